@@ -1,0 +1,173 @@
+"""Every error certrail raises, in one tree.
+
+    CertrailError
+    ├── PipelinesInvalid       pipelines.yaml has faults, all of them listed
+    ├── StateError             the bucket holds something that cannot be used as it is
+    │   ├── BundleBroken       a stored or new bundle that must not be deployed
+    │   ├── Superseded         another writer published first
+    │   └── Busy               another run holds the lease; it will finish or expire
+    ├── IssueError             no certificate was issued
+    │   ├── AcmeRefused        the CA said no, in its own words
+    │   ├── DnsError           no zone for a name, or a record that is not visible
+    │   └── DeadlinePassed     the time allowed for this run is over
+    ├── DeployError            a target does not hold the bundle
+    │   ├── NotCovered         a name the target serves is not in the certificate
+    │   ├── TargetMissing      the distribution, listener or secret is not there
+    │   ├── NotOurs            writing would overwrite what somebody else manages
+    │   └── TargetRefused      the service refused the certificate
+    ├── AwsError               an AWS call failed
+    │   └── AccessDenied       the role lacks a permission; names the action
+    └── FailedTogether         several of the above, from one run
+
+An error says what happened, where, and what to do next. `retryable` tells whether the same call
+may succeed later without anybody changing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class CertrailError(Exception):
+    """The root of the tree.
+
+    what: what happened, one sentence without a full stop.
+    where: the pipeline, target, file or call it happened in; may be empty.
+    next: what the reader should do; may be empty where nothing needs doing.
+    """
+
+    retryable = False
+
+    def __init__(
+        self, what: str, *, where: str = "", next: str = "", retryable: bool | None = None
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.next = next
+        if retryable is not None:
+            self.retryable = retryable
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        remedy = f". {self.next}" if self.next else ""
+        return f"{place}{self.what}{remedy}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in a file: `file:line`, what is wrong, what would be right."""
+
+    file: str
+    line: int
+    what: str
+    right: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}" + (f" → {self.right}" if self.right else "")
+
+
+class PipelinesInvalid(CertrailError):
+    """pipelines.yaml cannot be used; `faults` lists every reason, in the order of the file."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(sorted(faults, key=lambda fault: (fault.file, fault.line)))
+        count = len(self.faults)
+        super().__init__(f"{count} {'fault' if count == 1 else 'faults'} in the pipelines file")
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"  {fault}" for fault in self.faults)])
+
+
+class StateError(CertrailError):
+    """Something in the bucket cannot be used as it is."""
+
+
+class BundleBroken(StateError):
+    """A bundle whose files do not belong together, or that does not prove what it should."""
+
+
+class Superseded(StateError):
+    """Another writer moved `current.json` first; nothing was overwritten."""
+
+    retryable = True
+
+
+class Busy(StateError):
+    """Another run holds the lease."""
+
+    retryable = True
+
+
+class IssueError(CertrailError):
+    """No certificate was issued; what was there before is still there."""
+
+
+class AcmeRefused(IssueError):
+    """The CA refused; the message carries its problem document's own words (RFC 8555, 6.7)."""
+
+
+class DnsError(IssueError):
+    """The challenge record could not be placed or seen."""
+
+
+class DeadlinePassed(IssueError):
+    """The time allowed for this run is over; the next run starts again."""
+
+    retryable = True
+
+
+class DeployError(CertrailError):
+    """A target does not hold the bundle; what it held before it still holds."""
+
+
+class NotCovered(DeployError):
+    """A name that the target serves is not covered by the certificate; no call was made."""
+
+
+class TargetMissing(DeployError):
+    """The resource the target names does not exist, or is about to be deleted."""
+
+
+class NotOurs(DeployError):
+    """Writing would overwrite what somebody else manages."""
+
+
+class TargetRefused(DeployError):
+    """The service refused the certificate."""
+
+
+class AwsError(CertrailError):
+    """An AWS call failed. `action` is the IAM name of the call, `code` AWS's error code."""
+
+    def __init__(
+        self, what: str, *, action: str, code: str, next: str = "", retryable: bool = False
+    ) -> None:
+        super().__init__(what, where=action, next=next, retryable=retryable)
+        self.action = action
+        self.code = code
+
+
+class AccessDenied(AwsError):
+    """The role that made the call lacks a permission."""
+
+
+class FailedTogether(CertrailError):
+    """Several failures of one run, raised when all that could be done is done."""
+
+    def __init__(self, what: str, failures: Iterable[CertrailError]) -> None:
+        super().__init__(what)
+        self.failures = tuple(failures)
+        self.retryable = all(failure.retryable for failure in self.failures)
+
+    def __str__(self) -> str:
+        return "\n".join([self.what, *(f"  {failure}" for failure in self.failures)])
+
+
+def raise_together(what: str, failures: Sequence[CertrailError]) -> None:
+    """Raise nothing, the one failure, or all of them as one `FailedTogether`."""
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise FailedTogether(what, failures)

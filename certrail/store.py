@@ -1,0 +1,317 @@
+"""The bucket: certrail's whole state.
+
+    config/pipelines.yaml                                   what the user edits
+    accounts/<issuer>.json                                  ACME account: URI and key
+    certificates/<pipeline>/<fingerprint>/cert.pem chain.pem fullchain.pem privkey.pem
+    certificates/<pipeline>/current.json                    the commit point
+    orders/<pipeline>.json                                  lease, order in flight, next attempt
+    deployments/<pipeline>/<address>.json                   one record per target
+
+The files of a bundle are written once and never overwritten; `current.json` is written last, and
+only if nobody else moved it meanwhile. A reader follows the pointer and checks the digests, so it
+sees one whole bundle or an error, never a mixed pair
+(docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from certrail.aws import Aws
+from certrail.bundle import Bundle, Facts, fingerprint, short
+from certrail.errors import AwsError, BundleBroken, StateError, Superseded
+from certrail.keys import KeyType
+from certrail.secret import Secret
+
+if TYPE_CHECKING:
+    from types_boto3_s3.type_defs import TagTypeDef
+
+T = TypeVar("T")
+
+CONFIG_KEY = "config/pipelines.yaml"
+# The lifecycle rule of template.yaml expires objects with this tag.
+SUPERSEDED_TAG: TagTypeDef = {"Key": "certrail-superseded", "Value": "true"}
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What was asked of which CA for a bundle: compared with the file to see what changed.
+
+    domains: as in the file, lower case, in the order of the file. account: the ACME account's URI.
+    """
+
+    issuer: str
+    directory: str
+    account: str
+    profile: str | None
+    key_type: KeyType
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Current:
+    """The pointer to the bundle a pipeline should be serving (`current.json`).
+
+    generation: 1 for a pipeline's first bundle; only grows.
+    previous: fingerprint of the bundle before this one, kept for a rollback.
+    files: SHA-256 in hex of each file of the bundle, by name.
+    """
+
+    pipeline: str
+    generation: int
+    facts: Facts
+    issued: Issued
+    files: Mapping[str, str]
+    published_at: datetime
+    previous: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.facts.fingerprint
+
+
+@dataclass(frozen=True)
+class Versioned(Generic[T]):
+    """A document and the ETag it was read with, to write it back conditionally."""
+
+    value: T
+    etag: str
+
+
+def spell(name: str) -> str:
+    """A name as part of an object key or a tag, where `*` is not allowed or not wise."""
+    return name.replace("*.", "_wildcard.")
+
+
+def current_key(pipeline: str) -> str:
+    return f"certificates/{spell(pipeline)}/current.json"
+
+
+def order_key(pipeline: str) -> str:
+    return f"orders/{spell(pipeline)}.json"
+
+
+def account_key(issuer: str) -> str:
+    return f"accounts/{issuer}.json"
+
+
+def record_prefix(pipeline: str) -> str:
+    return f"deployments/{spell(pipeline)}/"
+
+
+def record_key(pipeline: str, address: str) -> str:
+    return f"{record_prefix(pipeline)}{address}.json"
+
+
+class Store:
+    """Reads and writes the bucket. Raises `AwsError` for a refused call, `StateError` and its kinds
+    for content that cannot be used."""
+
+    def __init__(self, bucket: str, aws: Aws) -> None:
+        self.bucket = bucket
+        self._s3 = aws.s3()
+
+    # Documents
+
+    def read(self, key: str, kind: type[T]) -> Versioned[T] | None:
+        """The JSON document at `key`, or None where there is none. Raises StateError where the
+        document is not of this kind: it is left as it is, for a person to look at."""
+        found = self._get(key)
+        if found is None:
+            return None
+        body, etag = found
+        try:
+            return Versioned(TypeAdapter(kind).validate_json(body), etag)
+        except ValidationError as error:
+            # The input itself may hold an account key, so only the places and reasons are told.
+            reasons = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_context=False)
+            )
+            raise StateError(
+                f"not a valid document ({reasons})",
+                where=f"s3://{self.bucket}/{key}",
+                next="Restore an earlier version of the object, or delete it if it is not needed",
+            ) from None
+
+    def write(self, key: str, value: T, kind: type[T], etag: str | None) -> str:
+        """Write a document over the version `etag`, or as a new one where `etag` is None. Returns
+        the new ETag. Raises Superseded where somebody else wrote it meanwhile."""
+        return self._put_document(key, TypeAdapter(kind).dump_json(value, indent=2), etag)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        for page in self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        ):
+            for item in page.get("Contents", []):
+                yield item["Key"]
+
+    # The pipelines file
+
+    def pipelines_text(self) -> str:
+        """The text of `config/pipelines.yaml`. Raises StateError where it was never pushed."""
+        found = self._get(CONFIG_KEY)
+        if found is None:
+            raise StateError(
+                "there is no pipelines file in the bucket",
+                where=f"s3://{self.bucket}/{CONFIG_KEY}",
+                next="Run `certrail push`",
+            )
+        return found[0].decode()
+
+    def put_pipelines_text(self, text: str) -> None:
+        self._s3.put_object(
+            Bucket=self.bucket, Key=CONFIG_KEY, Body=text.encode(), ContentType="application/yaml"
+        )
+
+    # Bundles
+
+    def current(self, pipeline: str) -> Current | None:
+        found = self.read(current_key(pipeline), Current)
+        return found.value if found else None
+
+    def bundle(self, current: Current) -> Bundle:
+        """The bundle `current` points to. Raises BundleBroken where a file is missing or is not
+        what was published."""
+        files = {name: self._bundle_file(current, name) for name in current.files}
+        try:
+            certificate, chain, key = files["cert.pem"], files["chain.pem"], files["privkey.pem"]
+        except KeyError as missing:
+            raise self._broken(current, f"current.json does not list {missing}") from None
+        if fingerprint(certificate) != current.fingerprint:
+            raise self._broken(current, "cert.pem is not the certificate of current.json")
+        return Bundle(current.facts, certificate, chain, Secret(key))
+
+    def publish(
+        self,
+        pipeline: str,
+        bundle: Bundle,
+        issued: Issued,
+        *,
+        after: Versioned[Current] | None,
+        now: datetime,
+    ) -> Current:
+        """Make `bundle` the pipeline's current one: files first, the pointer last.
+
+        after: the pointer as read before the order was made, None for a first bundle. Raises
+        Superseded where another writer published since; the files written here stay, unused.
+        """
+        files = {
+            "cert.pem": bundle.certificate,
+            "chain.pem": bundle.chain,
+            "fullchain.pem": bundle.fullchain,
+            "privkey.pem": bundle.private_key.reveal(),
+        }
+        prefix = _bundle_prefix(pipeline, bundle.fingerprint)
+        for name, text in files.items():
+            self._put_once(prefix + name, text.encode())
+        current = Current(
+            pipeline=pipeline,
+            generation=after.value.generation + 1 if after else 1,
+            facts=bundle.facts,
+            issued=issued,
+            files={name: _digest(text.encode()) for name, text in files.items()},
+            published_at=now,
+            previous=after.value.fingerprint if after else None,
+        )
+        self.write(current_key(pipeline), current, Current, after.etag if after else None)
+        in_use = {current.fingerprint, current.previous}
+        if after and after.value.previous and after.value.previous not in in_use:
+            # Two generations back: no rollback will want this key any more.
+            self._s3.put_object_tagging(
+                Bucket=self.bucket,
+                Key=f"{_bundle_prefix(pipeline, after.value.previous)}privkey.pem",
+                Tagging={"TagSet": [SUPERSEDED_TAG]},
+            )
+        return current
+
+    def _bundle_file(self, current: Current, name: str) -> str:
+        found = self._get(_bundle_prefix(current.pipeline, current.fingerprint) + name)
+        if found is None:
+            raise self._broken(current, f"{name} is missing")
+        body, _ = found
+        if _digest(body) != current.files[name]:
+            raise self._broken(current, f"{name} is not what was published (digest differs)")
+        return body.decode()
+
+    def _broken(self, current: Current, what: str) -> BundleBroken:
+        prefix = _bundle_prefix(current.pipeline, current.fingerprint)
+        return BundleBroken(
+            f"bundle {short(current.fingerprint)} is broken: {what}",
+            where=f"s3://{self.bucket}/{prefix}",
+            next=f"Restore the object's earlier version, or `certrail issue {current.pipeline}`",
+        )
+
+    # Objects
+
+    def _get(self, key: str) -> tuple[bytes, str] | None:
+        try:
+            answer = self._s3.get_object(Bucket=self.bucket, Key=key)
+        except AwsError as error:
+            if error.code == "NoSuchKey":
+                return None
+            raise
+        return answer["Body"].read(), answer["ETag"]
+
+    def _put_document(self, key: str, body: bytes, etag: str | None) -> str:
+        condition: dict[str, Any] = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        try:
+            answer = self._s3.put_object(
+                Bucket=self.bucket, Key=key, Body=body, ContentType="application/json", **condition
+            )
+        except AwsError as error:
+            # 404: the version to replace was deleted meanwhile.
+            if error.code not in {"PreconditionFailed", "NoSuchKey"}:
+                raise
+            # botocore may have repeated a write that had succeeded: then the content is ours.
+            found = self._get(key)
+            if found is not None and found[0] == body:
+                return found[1]
+            raise Superseded(
+                "somebody else wrote this meanwhile",
+                where=f"s3://{self.bucket}/{key}",
+                next="Nothing was overwritten; the next run reads it again",
+            ) from error
+        return answer["ETag"]
+
+    def _put_once(self, key: str, body: bytes) -> None:
+        try:
+            answer = self._s3.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=body,
+                ContentType="application/x-pem-file",
+                IfNoneMatch="*",
+            )
+        except AwsError as error:
+            if error.code != "PreconditionFailed":
+                raise
+            found = self._get(key)
+            if found is None or found[0] != body:
+                raise BundleBroken(
+                    "another file is already stored under this fingerprint",
+                    where=f"s3://{self.bucket}/{key}",
+                    next="It was left as it is; find out who wrote it",
+                ) from error
+            return
+        # cert.pem is written first, so an unencrypted bucket is found before the key goes there.
+        if answer.get("ServerSideEncryption") != "aws:kms":
+            raise StateError(
+                "the bucket does not encrypt with KMS, so no private key is written to it",
+                where=f"s3://{self.bucket}",
+                next="Set the bucket's default encryption to SSE-KMS, as template.yaml does",
+            )
+
+
+def _bundle_prefix(pipeline: str, fingerprint: str) -> str:
+    return f"certificates/{spell(pipeline)}/{fingerprint}/"
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

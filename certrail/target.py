@@ -1,0 +1,135 @@
+"""What every kind of target is: two methods, the rest is derived.
+
+A kind writes `observe` and `deploy`. Plan, apply, status, idempotence, drift repair and rollback
+are computed once from these, in `deployers/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from certrail.aws import Aws
+from certrail.bundle import Bundle
+from certrail.keys import KeyType
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a target holds.
+
+    fingerprint: of the leaf it serves, empty where something is there that certrail cannot read.
+    resource: the ARN of what holds it: the ACM certificate, the secret.
+    not_after: aware, UTC, where the service tells it.
+    version: the service's own name for the content, where it has one (a secret's version id).
+    """
+
+    fingerprint: str
+    resource: str
+    not_after: datetime | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a target is deployed with, besides the bundle.
+
+    pipeline: its name. owner: who certrail is here, the bucket's name: two installations in one
+    account do not touch each other's imports. aws: clients of the target's own account.
+    held: what the target's record says it held last; None before the first deployment.
+    needs: by address, what the targets that this one needs hold.
+    """
+
+    pipeline: str
+    owner: str
+    aws: Aws
+    held: Deployed | None = None
+    needs: Mapping[str, Deployed] = field(default_factory=dict)
+
+
+class Target(BaseModel, ABC):
+    """One place a bundle goes. The fields are what pipelines.yaml may say.
+
+    permissions: the IAM actions of `observe` and `deploy`, the one source for template and docs.
+    key_types: what the service can serve.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    permissions: ClassVar[frozenset[str]]
+    key_types: ClassVar[frozenset[KeyType]] = frozenset(KeyType)
+
+    type: str
+    account: str | None = Field(
+        default=None,
+        description="Name of an entry of `accounts`; left out, the account certrail runs in.",
+    )
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """`<type>/<where>`: names the target in plans, logs, records and errors, unique within a
+        pipeline."""
+
+    @property
+    def claim(self) -> str | None:
+        """What at most one pipeline may hold, None where several may share it."""
+        return self.address
+
+    @property
+    def group(self) -> str:
+        """What must not run twice at once: the message group of its queue."""
+        return self.address
+
+    @property
+    def needs(self) -> tuple[Target, ...]:
+        """The targets that must hold the bundle before this one can."""
+        return ()
+
+    @abstractmethod
+    def observe(self, context: Context) -> Deployed | None:
+        """What the target holds now, None where it holds nothing. Reads only. Raises TargetMissing
+        where the resource itself is not there, AwsError."""
+
+    @abstractmethod
+    def deploy(self, bundle: Bundle, context: Context) -> Deployed:
+        """Make the target hold the bundle, and say what it then holds. May be repeated; makes no
+        write where `observe` already matches. Raises DeployError and its kinds, AwsError."""
+
+    @property
+    def spec(self) -> str:
+        """A digest of what the file says of this target: a change of it is a reason to deploy."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
+
+
+def place(account: str | None, region: str) -> str:
+    """The part of an address that says where: `eu-central-1`, `edge:eu-central-1`."""
+    return f"{account}:{region}" if account else region
+
+
+def with_needs(targets: Iterable[Target]) -> dict[str, Target]:
+    """Targets and what they need, by address, each after what it needs. What the file names itself
+    stands for the same thing needed by another."""
+    named = {target.address: target for target in targets}
+    ordered: dict[str, Target] = {}
+
+    def add(target: Target) -> None:
+        target = named.get(target.address, target)
+        for needed in target.needs:
+            add(needed)
+        ordered.setdefault(target.address, target)
+
+    for target in named.values():
+        add(target)
+    return ordered
+
+
+def as_job(target: Target) -> dict[str, Any]:
+    """The target as it travels in a queue message; `model_validate` of its kind reads it back."""
+    return target.model_dump(mode="json", exclude_defaults=True) | {"type": target.type}
