@@ -7,17 +7,54 @@ are computed once from these, in `deployers/`.
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from certrail.aws import Aws
 from certrail.bundle import Bundle
 from certrail.keys import KeyType
+
+
+class Wrong(ValueError):
+    """Raised by a field's validator: what is wrong with the value, and what would be right.
+
+    Both are half sentences without a full stop; the loader puts `file:line:` before them and an
+    arrow between them.
+    """
+
+    def __init__(self, what: str, right: str = "") -> None:
+        super().__init__(f"{what} → {right}" if right else what)
+        self.what = what
+        self.right = right
+
+
+@dataclass(frozen=True)
+class FromDefaults:
+    """Marks a required field that `defaults` of the same name fills where a target leaves it out.
+    The target itself always has a value."""
+
+
+# `eu-central-1`, `us-gov-west-1`, `eusc-de-east-1`; behind it the letter of a zone, told apart.
+REGION = re.compile(r"([a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2})([a-z]?)")
+
+
+def _region(text: str) -> str:
+    match = REGION.fullmatch(text.strip().lower())
+    if match is None:
+        raise Wrong(f"`{text}` is not a region", "a region is named like `eu-central-1`")
+    if match[1] != text:
+        raise Wrong(f"`{text}` is not a region", f"did you mean `{match[1]}`?")
+    return text
+
+
+# As a target's field: `region: Region = Field(description="…")`.
+Region = Annotated[str, AfterValidator(_region), FromDefaults(), Field(examples=["eu-central-1"])]
 
 
 @dataclass(frozen=True)
