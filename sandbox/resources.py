@@ -1,0 +1,220 @@
+"""Things that are there before certrail comes, each at the address a pipeline states.
+
+AWS invents the ids of distributions and listeners; a sample `pipelines.yaml` must name them before
+they exist. So these functions create a resource through the service's own API and then move it, in
+moto's memory, to the stated id. They work only in the process that runs moto, with `sandbox.rules`
+installed. `endpoint` is moto's URL ("http://127.0.0.1:5000"); `session` has credentials that may
+create everything; `account` is whose the resource is.
+
+Certificates they need are put straight into ACM's memory: that counts as no call and no import.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import boto3
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from moto.acm.models import acm_backends
+from moto.cloudfront.models import cloudfront_backends
+from moto.ec2.models import ec2_backends
+from moto.elbv2.models import elbv2_backends
+
+if TYPE_CHECKING:
+    from types_boto3_cloudfront import CloudFrontClient
+    from types_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from types_boto3_route53 import Route53Client
+
+ACCOUNT = "123456789012"
+CURVES = {"secp256r1": ec.SECP256R1(), "secp384r1": ec.SECP384R1(), "secp521r1": ec.SECP521R1()}
+
+
+def throwaway_certificate(
+    names: Sequence[str], key_type: str = "EC_prime256v1"
+) -> tuple[bytes, bytes]:
+    """A self-signed certificate for `names`, valid for a year, and its key: two PEM blocks.
+
+    `key_type` is ACM's name for it: RSA_2048, RSA_3072, RSA_4096, EC_prime256v1, EC_secp384r1,
+    EC_secp521r1. KeyError or ValueError for another.
+    """
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    if key_type.startswith("RSA_"):
+        key = rsa.generate_private_key(65537, int(key_type.removeprefix("RSA_")))
+    else:
+        curve = key_type.removeprefix("EC_").replace("prime256v1", "secp256r1")
+        key = ec.generate_private_key(CURVES[curve])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "throwaway")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=365))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+
+
+def distribution(
+    distribution_id: str,
+    aliases: Sequence[str],
+    *,
+    session: boto3.Session,
+    endpoint: str,
+    account: str = ACCOUNT,
+) -> str:
+    """A distribution with this id that serves `aliases` with a throwaway certificate.
+
+    Without aliases it has CloudFront's default certificate. Returns the id.
+    """
+    client: CloudFrontClient = _client("cloudfront", session, endpoint, account)
+    config: dict[str, Any] = {
+        "CallerReference": str(uuid4()),
+        "Comment": f"sandbox {distribution_id}",
+        "Enabled": True,
+        "Aliases": {"Quantity": len(aliases), "Items": list(aliases)},
+        "Origins": {
+            "Quantity": 1,
+            "Items": [
+                {
+                    "Id": "origin",
+                    "DomainName": "origin.example.net",
+                    "CustomOriginConfig": {
+                        "HTTPPort": 80,
+                        "HTTPSPort": 443,
+                        "OriginProtocolPolicy": "https-only",
+                    },
+                }
+            ],
+        },
+        "DefaultCacheBehavior": {
+            "TargetOriginId": "origin",
+            "ViewerProtocolPolicy": "redirect-to-https",
+            # CachingOptimized, one of AWS's managed cache policies.
+            "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6",
+        },
+    }
+    if aliases:
+        config["ViewerCertificate"] = {
+            "ACMCertificateArn": _certificate_in_place(account, "us-east-1", aliases),
+            "SSLSupportMethod": "sni-only",
+            "MinimumProtocolVersion": "TLSv1.2_2021",
+        }
+    created = client.create_distribution(DistributionConfig=config)["Distribution"]  # type: ignore[arg-type]
+    backend = cloudfront_backends[account]["aws"]
+    moved = backend.distributions.pop(created["Id"])
+    moved.id = moved.distribution_id = distribution_id
+    moved.arn = f"arn:aws:cloudfront::{account}:distribution/{distribution_id}"
+    backend.distributions[distribution_id] = moved
+    return distribution_id
+
+
+def listener(
+    arn: str,
+    *,
+    session: boto3.Session,
+    endpoint: str,
+    protocol: str | None = None,
+    names: Sequence[str] = ("placeholder.invalid",),
+) -> str:
+    """A listener at this ARN, with its load balancer and target group. Returns the ARN.
+
+    The ARN says account, region, kind (`app` or `net`), the load balancer's name and both ids.
+    `protocol` is HTTPS or TLS if not given, after the kind; with either the default certificate is
+    a throwaway for `names`. Two listeners of one load balancer differ in their last id; each gets
+    the next free port from 443 on.
+    """
+    _, _, _, region, account, path = arn.split(":", 5)
+    _, kind, name, balancer_id, _ = path.split("/")
+    balancer_arn = (
+        f"arn:aws:elasticloadbalancing:{region}:{account}:loadbalancer/{kind}/{name}/{balancer_id}"
+    )
+    client: ElasticLoadBalancingv2Client = _client("elbv2", session, endpoint, account, region)
+    backend = elbv2_backends[account][region]
+    if balancer_arn not in backend.load_balancers:
+        subnets = ec2_backends[account][region].get_default_subnets()
+        created = client.create_load_balancer(
+            Name=name,
+            Type="application" if kind == "app" else "network",
+            Subnets=[each.id for each in subnets.values()][:2],
+        )["LoadBalancers"][0]
+        balancer = backend.load_balancers.pop(created["LoadBalancerArn"])
+        balancer.arn = balancer_arn
+        backend.load_balancers[balancer_arn] = balancer
+    balancer = backend.load_balancers[balancer_arn]
+    protocol = protocol or ("HTTPS" if kind == "app" else "TLS")
+    group = client.create_target_group(
+        Name=f"{name[:19]}-{uuid4().hex[:8]}",
+        Protocol="HTTP" if kind == "app" else "TCP",
+        Port=80,
+        VpcId=balancer.vpc_id,
+    )["TargetGroups"][0]
+    certificates = (
+        [{"CertificateArn": _certificate_in_place(account, region, names)}]
+        if protocol in ("HTTPS", "TLS")
+        else []
+    )
+    made = client.create_listener(
+        LoadBalancerArn=balancer_arn,
+        Protocol=protocol,  # type: ignore[arg-type]
+        Port=443 + len(balancer.listeners),
+        Certificates=certificates,  # type: ignore[arg-type]
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": group["TargetGroupArn"]}],
+    )["Listeners"][0]
+    moved = balancer.listeners.pop(made["ListenerArn"])
+    moved.arn = arn
+    balancer.listeners[arn] = moved
+    return arn
+
+
+def hosted_zone(
+    name: str,
+    private: bool = False,
+    *,
+    session: boto3.Session,
+    endpoint: str,
+    account: str = ACCOUNT,
+) -> str:
+    """A hosted zone. Returns its id without `/hostedzone/`."""
+    client: Route53Client = _client("route53", session, endpoint, account)
+    more: dict[str, Any] = (
+        {
+            "HostedZoneConfig": {"PrivateZone": True},
+            "VPC": {"VPCRegion": "us-east-1", "VPCId": "vpc-00000001"},
+        }
+        if private
+        else {}
+    )
+    zone = client.create_hosted_zone(Name=name, CallerReference=str(uuid4()), **more)
+    return zone["HostedZone"]["Id"].removeprefix("/hostedzone/")
+
+
+def _client(
+    service: Any, session: boto3.Session, endpoint: str, account: str, region: str = "us-east-1"
+) -> Any:
+    client = session.client(service, endpoint_url=endpoint, region_name=region)
+
+    def in_account(request: Any, **_: Any) -> None:
+        # moto's own way to say whose call this is, ahead of what the credentials say.
+        request.headers["x-moto-account-id"] = account
+
+    client.meta.events.register("before-sign", in_account)
+    return client
+
+
+def _certificate_in_place(account: str, region: str, names: Sequence[str]) -> str:
+    certificate, key = throwaway_certificate(names)
+    return acm_backends[account][region].import_certificate(
+        certificate, key, chain=None, arn=None, tags=[]
+    )
