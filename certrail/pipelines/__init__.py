@@ -1,0 +1,6 @@
+"""pipelines.yaml: which certificates there are, and where each one goes."""
+
+from certrail.pipelines.load import load
+from certrail.pipelines.model import Account, Issuer, Opaque, Pipeline, Pipelines
+
+__all__ = ["Account", "Issuer", "Opaque", "Pipeline", "Pipelines", "load"]

@@ -1,0 +1,262 @@
+"""pydantic's errors, said for somebody who has never heard of pydantic."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from certrail.errors import Fault
+from certrail.keys import KeyType
+from certrail.pipelines.model import Account, Defaults, Issuer, PipelineEntry, PipelinesFile
+from certrail.pipelines.source import Path, Source
+from certrail.target import FromDefaults, Target, Wrong
+
+WANTED = {
+    "string_type": "text",
+    "bool_type": "`true` or `false`",
+    "bool_parsing": "`true` or `false`",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping of keys and values",
+    "model_type": "a mapping of keys and values",
+    "model_attributes_type": "a mapping of keys and values",
+}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What would be right instead of `name`: the one that looks like it, or all there are."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"there is {listed(names)}" if names else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def spoken(
+    errors: Iterable[ErrorDetails], source: Source, kinds: Mapping[str, type[Target]]
+) -> Iterator[Fault]:
+    """The faults of the file that a validation found.
+
+    source: what was validated, before defaults were filled in; an error at something that was
+    filled in is left out, as it is told where it was written.
+    """
+    located = [(_path(error["loc"], kinds), error) for error in errors]
+    misspelt = {
+        (*path[:-1], close)
+        for path, error in located
+        if error["type"] == "extra_forbidden" and (close := _close_key(path, source, kinds))
+    }
+    for path, error in located:
+        if error["type"] == "missing":
+            # A misspelt key is one fault, not an unknown key and a missing one.
+            if path not in misspelt:
+                yield _missing(path, source, kinds)
+        elif error["type"] == "too_short" and error["input"]:
+            continue  # pydantic counts the valid items only, and told of the others
+        elif path in source.lines or path[-1:] == ("[key]",):
+            yield _fault(path, error, source, kinds)
+
+
+def _path(loc: Path, kinds: Mapping[str, type[Target]]) -> Path:
+    """Of several kinds, pydantic puts the one it took after the item's number."""
+    if loc[2:3] == ("targets",) and len(kinds) > 1 and len(loc) > 4 and loc[4] in kinds:
+        return (*loc[:4], *loc[5:])
+    return loc
+
+
+def _at(path: Path, data: Any) -> Any:
+    for step in path:
+        data = data[step]
+    return data
+
+
+def _model(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> type[BaseModel] | None:
+    """The model of the mapping at `path`."""
+    match path:
+        case ():
+            return PipelinesFile
+        case ("issuers", _):
+            return Issuer
+        case ("accounts", _):
+            return Account
+        case ("defaults",):
+            return Defaults
+        case ("pipelines", _):
+            return PipelineEntry
+        case ("pipelines", _, "targets", _):
+            return kinds.get(str(_at(path, source.data).get("type")))
+    return None
+
+
+def _thing(path: Path, source: Source) -> str:
+    """What the mapping at `path` is called: pipeline `shop`, target `acm`, issuer `letsencrypt`."""
+    match path:
+        case ():
+            return "the file"
+        case ("issuers", name):
+            return f"issuer `{name}`"
+        case ("accounts", name):
+            return f"account `{name}`"
+        case ("pipelines", int(number)):
+            name = _at(path, source.data).get("name")
+            return f"pipeline `{name}`" if isinstance(name, str) else f"pipeline {number + 1}"
+        case ("pipelines", _, "targets", int(number)):
+            kind = _at(path, source.data).get("type")
+            return f"target `{kind}`" if isinstance(kind, str) else f"target {number + 1}"
+    return f"`{path[-1]}`"
+
+
+def _subject(path: Path) -> str:
+    """What the value at `path` is called."""
+    match path:
+        case ():
+            return "the file"
+        case ("pipelines", int(number)):
+            return f"pipeline {number + 1}"
+        case ("pipelines", _, "targets", int(number)):
+            return f"target {number + 1}"
+        case (*_, str(name), int(number)):
+            return f"`{name}`, item {number + 1},"
+    return f"`{path[-1]}`"
+
+
+def _unused_keys(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> list[str]:
+    """The keys that the mapping at `path` may have and has not."""
+    model = _model(path, source, kinds)
+    present = _at(path, source.data)
+    return [key for key in model.model_fields if key not in present] if model else []
+
+
+def _close_key(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> str | None:
+    candidates = _unused_keys(path[:-1], source, kinds)
+    return next(iter(difflib.get_close_matches(str(path[-1]).lower(), candidates, n=1)), None)
+
+
+def _missing(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> Fault:
+    *above, key = path
+    around = tuple(above)
+    what = f"{_thing(around, source)} has no `{key}`"
+    model = _model(around, source, kinds)
+    info = model.model_fields.get(str(key)) if model else None
+    right = f"add `{key}: {info.examples[0]}`" if info and info.examples else f"add `{key}:`"
+    if info and any(isinstance(mark, FromDefaults) for mark in info.metadata):
+        right += f", or set `defaults.{key}`"
+    return source.fault(around, what, right)
+
+
+def _fault(
+    path: Path, error: ErrorDetails, source: Source, kinds: Mapping[str, type[Target]]
+) -> Fault:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if path[-1:] == ("[key]",):
+        path = path[:-1]
+    subject = _subject(path)
+    match kind:
+        case "extra_forbidden":
+            close = _close_key(path, source, kinds)
+            unused = _unused_keys(path[:-1], source, kinds)
+            what = f"unknown key `{path[-1]}` in {_thing(path[:-1], source)}"
+            if close:
+                return source.fault(path, what, f"did you mean `{close}`?")
+            return source.fault(
+                path,
+                what,
+                f"remove it; the keys left are {listed(unused)}" if unused else "remove it",
+            )
+        case "union_tag_not_found":
+            what = f"{subject} has no `type`"
+            if meant := difflib.get_close_matches("type", value, n=1):
+                return source.fault((*path, meant[0]), what, f"write `type:` for `{meant[0]}:`")
+            return source.fault(path, what, f"add `type:`, one of {listed(sorted(kinds))}")
+        case "union_tag_invalid":
+            tag = str(context["tag"])
+            return source.fault(
+                (*path, "type"), f"there is no target type `{tag}`", nearest(tag, kinds)
+            )
+        case "enum" if path[-1] == "key_type":
+            what = f"there is no key type `{value}`"
+            return source.fault(path, what, nearest(str(value), KeyType))
+        case "enum" | "literal_error":
+            what = f"{subject} cannot be `{value}`"
+            return source.fault(path, what, f"it may be {context['expected']}")
+        case "value_error":
+            reason = context["error"]
+            if isinstance(reason, Wrong):
+                return source.fault(path, reason.what, reason.right)
+            what, _, right = str(reason).partition(" → ")
+            return source.fault(path, what, right)
+        case "too_short" | "string_too_short" if not value:
+            return source.fault(path, f"{subject} is empty", _example(path, source, kinds))
+        case "too_long":
+            what = f"{subject} has {context['actual_length']} entries"
+            return source.fault(path, what, f"at most {context['max_length']} are possible")
+        case "string_too_long":
+            what = f"{subject} is {len(value)} characters long"
+            return source.fault(path, what, f"at most {context['max_length']} are possible")
+        case "string_pattern_mismatch":
+            what = f"{subject} cannot be `{value}`"
+            return source.fault(path, what, _example(path, source, kinds))
+    if kind in WANTED:
+        what = f"{subject} is {_said(value)}, where {WANTED[kind]} is needed"
+        return source.fault(path, what, _reshaped(kind, value))
+    what, _, right = error["msg"].removeprefix("Input ").partition(" → ")
+    return source.fault(path, f"{subject} {what}", right)
+
+
+def _example(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> str:
+    model = _model(path[:-1], source, kinds) if path else None
+    info = model.model_fields.get(str(path[-1])) if model else None
+    if info and info.examples:
+        return f"for example `{info.examples[0]}`"
+    return (info.description or "").rstrip(".") if info else ""
+
+
+def _said(value: Any) -> str:
+    match value:
+        case None:
+            return "left empty"
+        case bool():
+            return f"`{str(value).lower()}` to YAML"
+        case int() | float():
+            return f"the number `{value}`"
+        case str():
+            return f"the text `{value}`"
+        case list():
+            return "a list"
+    return "a mapping of keys and values"
+
+
+def _reshaped(kind: str, value: Any) -> str:
+    """How the value at hand becomes what is needed."""
+    wanted = WANTED[kind]
+    match value:
+        case None:
+            return "give it a value, or remove the key"
+        case bool() if wanted == "text":
+            return "put it in quotes, as it was written"
+        case int() | float() if wanted == "text":
+            return f'put it in quotes: "{value}"'
+        case str() if wanted.startswith("a mapping"):
+            return "write `key: value`, one to a line"
+        case str() if wanted == "a list":
+            return f'write `["{value}"]`'
+        case {"name": _} | {"type": _} if wanted == "a list":
+            return "put `- ` before its first key"
+        case [str(first)] if wanted == "text":
+            return f"write `{first}`"
+    return f"write {wanted}"
