@@ -26,6 +26,7 @@ class Record:
     needs: the resources it was bound to, by address.
     held: what the target held after the last attempt that succeeded; a failure leaves it.
     at: when this was written. until: when another run may take over an attempt that never ended.
+    claim: the attempt's random name, so that no two of them ever write the same bytes.
     attempts: failed ones in a row. error: the last one's text. next_attempt: None where no retry
     helps before somebody changes something.
     """
@@ -41,6 +42,7 @@ class Record:
     needs: Mapping[str, str] = field(default_factory=dict)
     held: Deployed | None = None
     until: datetime | None = None
+    claim: str | None = None
     attempts: int = 0
     error: str | None = None
     next_attempt: datetime | None = None

@@ -65,12 +65,15 @@ class Deployed:
     resource: the ARN of what holds it: the ACM certificate, the secret.
     not_after: aware, UTC, where the service tells it.
     version: the service's own name for the content, where it has one (a secret's version id).
+    replaced: the resource whose place this one took because it could not take the new content; it
+    was left as it is.
     """
 
     fingerprint: str
     resource: str
     not_after: datetime | None = None
     version: str | None = None
+    replaced: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,22 @@ class Target(BaseModel, ABC):
     """One place a bundle goes. The fields are what pipelines.yaml may say.
 
     permissions: the IAM actions of `observe` and `deploy`, the one source for template and docs.
-    key_types: what the service can serve.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     permissions: ClassVar[frozenset[str]]
-    key_types: ClassVar[frozenset[KeyType]] = frozenset(KeyType)
 
     type: str
     account: str | None = Field(
         default=None,
         description="Name of an entry of `accounts`; left out, the account certrail runs in.",
     )
+
+    @property
+    def key_types(self) -> frozenset[KeyType]:
+        """What the service can serve here."""
+        return frozenset(KeyType)
 
     @property
     @abstractmethod

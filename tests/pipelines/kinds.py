@@ -42,13 +42,15 @@ class Vault(Nowhere):
 class Edge(Nowhere):
     """Like CloudFront: few key types, needs a vault in one region."""
 
-    key_types = frozenset({KeyType.ECDSA_P256, KeyType.RSA_2048, KeyType.RSA_3072})
-
     type: Literal["edge"] = "edge"
     site: str = Field(
         description="Id of the site.", pattern=r"^E[A-Z0-9]+$", examples=["E1EXAMPLE"]
     )
     default: bool = Field(default=False, description="Whether it is the default one.")
+
+    @property
+    def key_types(self) -> frozenset[KeyType]:
+        return frozenset({KeyType.ECDSA_P256, KeyType.RSA_2048, KeyType.RSA_3072})
 
     @property
     def address(self) -> str:
