@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 
 class CertrailError(Exception):
@@ -105,7 +106,25 @@ class IssueError(CertrailError):
 
 
 class AcmeRefused(IssueError):
-    """The CA refused; the message carries its problem document's own words (RFC 8555, 6.7)."""
+    """The CA refused; the message carries its problem document's own words (RFC 8555, 6.7).
+
+    type: the last part of the problem's URN, like `rateLimited`; empty where the CA gave none.
+    retry_at: aware, UTC; the moment before which the CA wants no further try, where it said so.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        next: str = "",
+        retryable: bool | None = None,
+        type: str = "",
+        retry_at: datetime | None = None,
+    ) -> None:
+        super().__init__(what, where=where, next=next, retryable=retryable)
+        self.type = type
+        self.retry_at = retry_at
 
 
 class DnsError(IssueError):
