@@ -6,7 +6,7 @@ moto's memory, to the stated id. They work only in the process that runs moto, w
 installed. `endpoint` is moto's URL ("http://127.0.0.1:5000"); `session` has credentials that may
 create everything; `account` is whose the resource is.
 
-Certificates they need are put straight into ACM's memory: that counts as no call and no import.
+Certificates they need go straight into ACM's memory: that is no call, and spends no import.
 """
 
 from collections.abc import Sequence
@@ -66,6 +66,20 @@ def throwaway_certificate(
     )
 
 
+def imported_certificate(
+    names: Sequence[str],
+    key_type: str = "EC_prime256v1",
+    *,
+    account: str = ACCOUNT,
+    region: str = "us-east-1",
+) -> str:
+    """A throwaway certificate in ACM, as if imported long ago. Returns its ARN."""
+    certificate, key = throwaway_certificate(names, key_type)
+    return acm_backends[account][region].import_certificate(
+        certificate, key, chain=None, arn=None, tags=[]
+    )
+
+
 def distribution(
     distribution_id: str,
     aliases: Sequence[str],
@@ -107,7 +121,7 @@ def distribution(
     }
     if aliases:
         config["ViewerCertificate"] = {
-            "ACMCertificateArn": _certificate_in_place(account, "us-east-1", aliases),
+            "ACMCertificateArn": imported_certificate(aliases, account=account),
             "SSLSupportMethod": "sni-only",
             "MinimumProtocolVersion": "TLSv1.2_2021",
         }
@@ -161,7 +175,7 @@ def listener(
         VpcId=balancer.vpc_id,
     )["TargetGroups"][0]
     certificates = (
-        [{"CertificateArn": _certificate_in_place(account, region, names)}]
+        [{"CertificateArn": imported_certificate(names, account=account, region=region)}]
         if protocol in ("HTTPS", "TLS")
         else []
     )
@@ -211,10 +225,3 @@ def _client(
 
     client.meta.events.register("before-sign", in_account)
     return client
-
-
-def _certificate_in_place(account: str, region: str, names: Sequence[str]) -> str:
-    certificate, key = throwaway_certificate(names)
-    return acm_backends[account][region].import_certificate(
-        certificate, key, chain=None, arn=None, tags=[]
-    )

@@ -334,7 +334,8 @@ def update_distribution(
         distribution.distribution_config = config
         distribution.etag = random_id()
         distribution.last_modified_time = utcnow().strftime("%Y-%m-%dT%H:%M:%SZ")
-        distribution.status = "InProgress"
+        # InProgress until it is next read, as moto does it after a create.
+        distribution.status, distribution._tick = "InProgress", 0
     return distribution, distribution.location, distribution.etag
 
 

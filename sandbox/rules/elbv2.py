@@ -13,11 +13,12 @@ certificate list (what SNI chooses from) follows. A default that is also in the 
 as DescribeListenerCertificates shows it.
 """
 
-from collections.abc import Callable
 from threading import RLock
+from types import ModuleType
 from typing import Any
 
 from moto.acm.models import acm_backends
+from moto.core import errors
 from moto.core.responses import ActionResult
 from moto.elbv2.exceptions import ELBClientError, TooManyCertificatesError
 from moto.elbv2.models import ELBv2Backend, FakeListener
@@ -221,7 +222,9 @@ def default_certificate(certificates: list[str]) -> list[dict[str, str]] | None:
     return [{"CertificateArn": arn} for arn in certificates[:1]] or None
 
 
-REPLACED: dict[type, dict[str, Callable[..., Any] | dict[str, Any]]] = {
+REPLACED: dict[type | ModuleType, dict[str, Any]] = {
+    # moto warns about a code that the service model does not name.
+    errors: {"COMMON_ERROR_CODES": [*errors.COMMON_ERROR_CODES, "UnsupportedCertificate"]},
     ELBv2Backend: {
         "modify_listener": modify_listener,
         "add_listener_certificates": add_listener_certificates,

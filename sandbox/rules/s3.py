@@ -20,15 +20,18 @@ from moto.s3.responses import S3Response
 _one_at_a_time = RLock()
 
 
-def only_a_star(if_none_match: str | None) -> None:
+def only_a_star(if_none_match: str | None) -> bool:
     """Conditional: If-None-Match on a write takes `*` and nothing else (501 NotImplemented)."""
-    if if_none_match not in (None, "*"):
-        raise NotImplementedHeader
+    return if_none_match in (None, "*")
 
 
-class NotImplementedHeader(S3ClientError):
-    code = "NotImplemented"
-    message = "A header you provided implies functionality that is not implemented."
+# A tuple, because moto answers every code the service model does not name with status 400.
+NOT_IMPLEMENTED: TYPE_RESPONSE = (
+    501,
+    {"Content-Type": "application/xml"},
+    "<Error><Code>NotImplemented</Code><Message>A header you provided implies functionality that "
+    "is not implemented.</Message><Header>If-None-Match</Header></Error>",
+)
 
 
 def key_exists(account: str, region: str, key_id: str | None) -> None:
@@ -53,7 +56,8 @@ _moto_put = S3Response.put_object
 def put_object(self: S3Response) -> TYPE_RESPONSE:
     """Conditions are checked and the object written as one step: of two writers one gets 412."""
     headers = self.headers
-    only_a_star(headers.get("If-None-Match"))
+    if not only_a_star(headers.get("If-None-Match")):
+        return NOT_IMPLEMENTED
     key_exists(
         self.current_account,
         self.region,

@@ -1,0 +1,196 @@
+"""Secrets Manager refuses what AWS refuses; beside each refusal, the legal variant that passes."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.sandbox.rules.conftest import Cloud, refused
+
+NAME = "shop/bundle"
+FIRST, SECOND, THIRD = (digit * 64 for digit in "123")
+
+
+@pytest.fixture
+def secret(cloud: Cloud) -> str:
+    """One secret with one version, `FIRST`."""
+    return cloud.secretsmanager.create_secret(
+        Name=NAME, SecretString="one", ClientRequestToken=FIRST
+    )["ARN"]
+
+
+def put(cloud: Cloud, value: str, token: str, **more: Any) -> Any:
+    return cloud.secretsmanager.put_secret_value(
+        SecretId=NAME, SecretString=value, ClientRequestToken=token, **more
+    )
+
+
+def current(cloud: Cloud, **more: Any) -> tuple[str, str]:
+    answer = cloud.secretsmanager.get_secret_value(SecretId=NAME, **more)
+    return answer["SecretString"], answer["VersionId"]
+
+
+def stages(cloud: Cloud) -> dict[str, list[str]]:
+    return dict(cloud.secretsmanager.describe_secret(SecretId=NAME)["VersionIdsToStages"])
+
+
+class TestValue:
+    def test_at_most_65536_bytes(self, cloud: Cloud, secret: str) -> None:
+        with refused("ValidationException", "65536", status=400):
+            put(cloud, "x" * 65_537, SECOND)
+        with refused("ValidationException"):
+            put(cloud, "ü" * 32_769, SECOND)
+        with refused("ValidationException"):
+            cloud.secretsmanager.put_secret_value(SecretId=NAME, SecretBinary=b"x" * 65_537)
+        with refused("ValidationException"):
+            cloud.secretsmanager.create_secret(Name="other", SecretString="x" * 65_537)
+        with refused("ValidationException"):
+            cloud.secretsmanager.update_secret(SecretId=NAME, SecretString="x" * 65_537)
+        put(cloud, "x" * 65_536, SECOND)
+
+    def test_at_most_100_young_versions(self, cloud: Cloud, secret: str) -> None:
+        for number in range(99):
+            put(cloud, str(number), str(uuid4()))
+        with refused("LimitExceededException", status=400):
+            put(cloud, "100", SECOND)
+        with refused("LimitExceededException"):
+            cloud.secretsmanager.update_secret(SecretId=NAME, SecretString="100")
+        put(cloud, "one", FIRST)
+
+
+class TestName:
+    @pytest.mark.parametrize("name", ["*.example.com", "a b", "käse", "x" * 513])
+    def test_characters(self, cloud: Cloud, name: str) -> None:
+        with refused("ValidationException"):
+            cloud.secretsmanager.create_secret(Name=name, SecretString="one")
+
+    def test_every_legal_character(self, cloud: Cloud) -> None:
+        cloud.secretsmanager.create_secret(Name="aZ09/_+=.@-x", SecretString="one")
+
+    def test_taken(self, cloud: Cloud, secret: str) -> None:
+        with refused("ResourceExistsException"):
+            cloud.secretsmanager.create_secret(Name=NAME, SecretString="two")
+
+
+class TestToken:
+    def test_at_most_64_characters(self, cloud: Cloud, secret: str) -> None:
+        with refused("InvalidParameterException", "32-64"):
+            put(cloud, "two", "2" * 65)
+        with refused("InvalidParameterException", "32-64"):
+            cloud.secretsmanager.create_secret(
+                Name="other", SecretString="one", ClientRequestToken="2" * 65
+            )
+
+    def test_the_same_content_again_does_nothing(self, cloud: Cloud, secret: str) -> None:
+        put(cloud, "two", SECOND)
+        put(cloud, "two", SECOND)
+        assert stages(cloud) == {FIRST: ["AWSPREVIOUS"], SECOND: ["AWSCURRENT"]}
+
+    def test_earlier_content_again_does_not_make_it_current(
+        self, cloud: Cloud, secret: str
+    ) -> None:
+        put(cloud, "two", SECOND)
+        put(cloud, "one", FIRST)
+        assert current(cloud) == ("two", SECOND)
+
+    def test_other_content(self, cloud: Cloud, secret: str) -> None:
+        with refused("ResourceExistsException"):
+            put(cloud, "two", FIRST)
+
+    def test_update_never_takes_one_twice(self, cloud: Cloud, secret: str) -> None:
+        with refused("ResourceExistsException"):
+            cloud.secretsmanager.update_secret(
+                SecretId=NAME, SecretString="one", ClientRequestToken=FIRST
+            )
+        cloud.secretsmanager.update_secret(
+            SecretId=NAME, SecretString="two", ClientRequestToken=SECOND
+        )
+        assert current(cloud) == ("two", SECOND)
+        cloud.secretsmanager.update_secret(SecretId=NAME, Description="words only")
+        assert current(cloud) == ("two", SECOND)
+
+
+class TestStages:
+    def test_a_rollback_moves_current_and_previous(self, cloud: Cloud, secret: str) -> None:
+        put(cloud, "two", SECOND)
+        cloud.secretsmanager.update_secret_version_stage(
+            SecretId=NAME,
+            VersionStage="AWSCURRENT",
+            MoveToVersionId=FIRST,
+            RemoveFromVersionId=SECOND,
+        )
+        assert current(cloud) == ("one", FIRST)
+        assert stages(cloud) == {FIRST: ["AWSCURRENT"], SECOND: ["AWSPREVIOUS"]}
+        put(cloud, "three", THIRD)
+        assert current(cloud) == ("three", THIRD)
+        assert current(cloud, VersionStage="AWSPREVIOUS") == ("one", FIRST)
+
+    @pytest.mark.parametrize("held", [{}, {"RemoveFromVersionId": FIRST}])
+    def test_the_version_that_holds_it_must_be_named(
+        self, cloud: Cloud, secret: str, held: dict[str, str]
+    ) -> None:
+        put(cloud, "two", SECOND)
+        with refused("InvalidParameterException"):
+            cloud.secretsmanager.update_secret_version_stage(
+                SecretId=NAME, VersionStage="AWSCURRENT", MoveToVersionId=FIRST, **held
+            )
+        assert current(cloud) == ("two", SECOND)
+
+
+class TestDeletion:
+    @pytest.fixture
+    def deleted(self, cloud: Cloud, secret: str) -> str:
+        cloud.secretsmanager.delete_secret(SecretId=NAME, RecoveryWindowInDays=7)
+        return secret
+
+    def test_neither_read_nor_written(self, cloud: Cloud, deleted: str) -> None:
+        with refused("InvalidRequestException"):
+            current(cloud)
+        for token in (FIRST, SECOND):
+            with refused("InvalidRequestException", "marked for deletion"):
+                put(cloud, "one", token)
+        with refused("InvalidRequestException", "marked for deletion"):
+            cloud.secretsmanager.update_secret(SecretId=NAME, SecretString="two")
+        with refused("InvalidRequestException"):
+            cloud.secretsmanager.tag_resource(SecretId=NAME, Tags=[{"Key": "a", "Value": "b"}])
+        assert "DeletedDate" in cloud.secretsmanager.describe_secret(SecretId=NAME)
+
+    def test_its_name_is_not_free(self, cloud: Cloud, deleted: str) -> None:
+        with refused("InvalidRequestException", "already scheduled for deletion"):
+            cloud.secretsmanager.create_secret(Name=NAME, SecretString="two")
+
+    def test_restored_it_is_as_before(self, cloud: Cloud, deleted: str) -> None:
+        cloud.secretsmanager.restore_secret(SecretId=NAME)
+        assert current(cloud) == ("one", FIRST)
+        put(cloud, "two", SECOND)
+
+
+class TestReplicas:
+    @pytest.mark.parametrize("at_creation", [True, False])
+    def test_a_later_put_reaches_them(self, cloud: Cloud, at_creation: bool) -> None:
+        replicas: Any = {"AddReplicaRegions": [{"Region": "eu-west-1"}]}
+        cloud.secretsmanager.create_secret(
+            Name=NAME,
+            SecretString="one",
+            ClientRequestToken=FIRST,
+            **(replicas if at_creation else {}),
+        )
+        if not at_creation:
+            cloud.secretsmanager.replicate_secret_to_regions(SecretId=NAME, **replicas)
+        put(cloud, "two", SECOND)
+        assert current(cloud.within("eu-west-1")) == ("two", SECOND)
+        status = cloud.secretsmanager.describe_secret(SecretId=NAME)["ReplicationStatus"]
+        assert [(row["Region"], row["Status"]) for row in status] == [("eu-west-1", "InSync")]
+
+    def test_a_replica_is_not_written(self, cloud: Cloud) -> None:
+        cloud.secretsmanager.create_secret(
+            Name=NAME, SecretString="one", AddReplicaRegions=[{"Region": "eu-west-1"}]
+        )
+        with refused("InvalidParameterException"):
+            put(cloud.within("eu-west-1"), "two", SECOND)
+
+
+def test_rotation_shows(cloud: Cloud, secret: str) -> None:
+    assert not cloud.secretsmanager.describe_secret(SecretId=NAME).get("RotationEnabled")
+    cloud.secretsmanager.rotate_secret(SecretId=NAME, RotationRules={"AutomaticallyAfterDays": 30})
+    assert cloud.secretsmanager.describe_secret(SecretId=NAME)["RotationEnabled"] is True
