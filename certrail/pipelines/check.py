@@ -188,4 +188,4 @@ def _key_types(source: Source, data: Mapping[str, Any], placed: list[Placed]) ->
 
 def _key_type(mapping: Mapping[str, Any]) -> KeyType | None:
     name = mapping.get("key_type")
-    return KeyType(name) if name in set(KeyType) else None
+    return KeyType(name) if isinstance(name, str) and name in set(KeyType) else None

@@ -41,7 +41,7 @@ def normalise(text: str) -> str:
     labels = [_label(label, text) for label in name.removeprefix("*.").split(".")]
     if len(labels) < 2:
         raise Wrong(
-            f"`{text}` is a single label",
+            f"`{text}` has too few labels",
             "a certificate needs a name below a public suffix, like `shop.example.com`",
         )
     if labels[-1].isdigit():

@@ -77,7 +77,7 @@ def _with_defaults(data: dict[str, Any], kinds: Mapping[str, type[Target]]) -> d
             name: defaults[name]
             for name, info in kind.model_fields.items()
             if name not in target
-            and name in defaults
+            and defaults.get(name) is not None
             and any(isinstance(mark, FromDefaults) for mark in info.metadata)
         }
         return target | left_out

@@ -221,9 +221,7 @@ def _fault(
 def _example(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> str:
     model = _model(path[:-1], source, kinds) if path else None
     info = model.model_fields.get(str(path[-1])) if model else None
-    if info and info.examples:
-        return f"for example `{info.examples[0]}`"
-    return (info.description or "").rstrip(".") if info else ""
+    return f"for example `{info.examples[0]}`" if info and info.examples else "write at least one"
 
 
 def _said(value: Any) -> str:
