@@ -198,7 +198,10 @@ class Network(ClientNetwork):
 
 
 class Client:
-    """One CA, one account. Not to be shared between threads: its nonces are not."""
+    """One CA, one account. Not to be shared between threads: its nonces are not.
+
+    account: its URI, empty until it is made.
+    """
 
     def __init__(
         self, directory: str, key: JWKEC, clock: Clock, account: str | None = None
@@ -208,7 +211,7 @@ class Client:
         self._key = key
         self._host = urlsplit(directory).netloc
         self._network = Network(self._host, key, clock)
-        self._account = account
+        self.account = account or ""
         if account:
             self._network.account = _registration(account)
         self._directory: messages.Directory | None = None
@@ -222,9 +225,9 @@ class Client:
         """
         message = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=True)
         answer = self._network.signed(self._at("newAccount"), message, "to make an account")
-        uri = _location(answer)
-        self._network.account = _registration(uri)
-        return uri
+        self.account = _location(answer)
+        self._network.account = _registration(self.account)
+        return self.account
 
     # The order
 
@@ -416,7 +419,7 @@ def _problem(answer: requests.Response) -> messages.Error:
     except (ValueError, TypeError, AttributeError, JoseError):
         # No problem document: a proxy in front of the CA, perhaps. Its page is not for a log.
         page = {"detail": f"HTTP {answer.status_code} {answer.reason}".strip()}
-        return messages.Error.from_json(page)
+        problem = messages.Error.from_json(page)
     return problem
 
 

@@ -1,16 +1,15 @@
-"""Which pipelines need a certificate now, and why. Pure: no clock, no bucket."""
+"""Whether a pipeline needs a certificate now, and why. Pure: no clock, no bucket."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from certrail.pipelines.model import Pipeline, Pipelines
+from certrail.pipelines.model import Pipeline
 from certrail.store import Current
 from issuer.lease import Progress
 
@@ -69,23 +68,6 @@ def waits(pipeline: Pipeline[Any], progress: Progress | None, now: datetime) -> 
         and progress.next_attempt is not None
         and now < progress.next_attempt
         and progress.wanted == wanted(pipeline)
-    )
-
-
-def all_due(
-    pipelines: Pipelines[Any],
-    currents: Mapping[str, Current | None],
-    progresses: Mapping[str, Progress | None],
-    now: datetime,
-) -> tuple[Due, ...]:
-    """The pipelines to issue for now, in the order of the file: due, and not waiting for their next
-    attempt. A pipeline that is no key of `currents` is left out."""
-    return tuple(
-        found
-        for pipeline in pipelines.pipelines
-        if pipeline.name in currents
-        and not waits(pipeline, progresses.get(pipeline.name), now)
-        and (found := due(pipeline, currents[pipeline.name], now))
     )
 
 

@@ -1,0 +1,109 @@
+"""Whether the challenge records are in the world's DNS: asked of the servers that the CA's own
+resolvers will ask, so that no cache is in between and none is filled with "no such name"."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import dns.exception
+import dns.flags
+import dns.inet
+import dns.message
+import dns.query
+import dns.rdatatype
+import dns.resolver
+
+from certrail.errors import DeadlinePassed, DnsError
+from issuer.clock import Backoff, Clock
+from issuer.dns import Token
+
+QUERY_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """host: a name or an address."""
+
+    host: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        return self.host if self.port == 53 else f"{self.host}:{self.port}"
+
+
+def parse_servers(text: str) -> tuple[Server, ...]:
+    """`127.0.0.1:5353,ns1.example.com,[::1]:53`. Raises ValueError."""
+    return tuple(_server(part.strip()) for part in text.split(",") if part.strip())
+
+
+def await_visible(tokens: Sequence[Token], servers: Sequence[Server], clock: Clock) -> None:
+    """Wait until every server shows every token. Raises DnsError at the deadline, naming what is
+    missing where."""
+    backoff = Backoff(clock, "the nameservers to show the challenge records", first=0.2)
+    missing = {server: tuple(tokens) for server in servers}
+    with ThreadPoolExecutor(max_workers=len(servers)) as pool:
+        while True:
+            answers = dict(zip(missing, pool.map(_missing, missing, missing.values()), strict=True))
+            missing = {server: lacks for server, (lacks, _) in answers.items() if lacks}
+            if not missing:
+                return
+            try:
+                backoff.pause()
+            except DeadlinePassed as passed:
+                reasons = "; ".join(
+                    f"{server}: {answers[server][1]}" for server in sorted(missing, key=str)
+                )
+                raise DnsError(
+                    f"the challenge records did not appear in time ({reasons})",
+                    next="Check that these nameservers serve the zone and can be reached from here",
+                    retryable=True,
+                ) from passed
+
+
+def _missing(server: Server, tokens: Iterable[Token]) -> tuple[tuple[Token, ...], str]:
+    """The tokens that the server does not show, and why."""
+    by_name: dict[str, list[Token]] = defaultdict(list)
+    for token in tokens:
+        by_name[token.name].append(token)
+    missing: list[Token] = []
+    reason = ""
+    try:
+        address = _address(server)
+        for name, wanted in by_name.items():
+            shown = _texts(address, server.port, name)
+            if lacks := [token for token in wanted if token.value not in shown]:
+                missing += lacks
+                reason = f"{name} shows {len(shown)} records, {len(lacks)} of ours missing"
+    except (dns.exception.DNSException, OSError) as error:
+        # A server that does not answer one name is not asked for the others now.
+        return tuple(tokens), f"{type(error).__name__}: {error}"
+    return tuple(missing), reason
+
+
+def _address(server: Server) -> str:
+    if dns.inet.is_address(server.host):
+        return server.host
+    # Lambda has no IPv6 to the outside unless a VPC gives it one, and every server has IPv4.
+    return str(dns.resolver.resolve(server.host, "A", lifetime=QUERY_TIMEOUT)[0])
+
+
+def _texts(address: str, port: int, name: str) -> set[str]:
+    query = dns.message.make_query(name, dns.rdatatype.TXT)
+    query.flags &= ~dns.flags.RD
+    answer, _ = dns.query.udp_with_fallback(query, address, timeout=QUERY_TIMEOUT, port=port)
+    return {
+        b"".join(record.strings).decode("ascii", "replace")
+        for records in answer.answer
+        if records.rdtype == dns.rdatatype.TXT
+        for record in records
+    }
+
+
+def _server(text: str) -> Server:
+    host, colon, port = text.rpartition(":")
+    if not colon or (host.count(":") and not host.endswith("]")):
+        return Server(text.strip("[]"))
+    return Server(host.strip("[]"), int(port))
