@@ -56,6 +56,22 @@ def _region(text: str) -> str:
 # As a target's field: `region: Region = Field(description="…")`.
 Region = Annotated[str, AfterValidator(_region), FromDefaults(), Field(examples=["eu-central-1"])]
 
+# AWS allows 50 tags on a resource; certrail's own need room.
+TAGS_LIMIT = 40
+
+
+def _tags(tags: dict[str, str]) -> dict[str, str]:
+    for key in tags:
+        if key.lower().startswith(("certrail:", "aws:")):
+            raise Wrong(f"the tag `{key}` is reserved", "choose another name for it")
+    if len(tags) > TAGS_LIMIT:
+        raise Wrong(f"there are {len(tags)} tags", f"{TAGS_LIMIT} at most")
+    return tags
+
+
+# As a target's field: tags that users set, besides certrail's own.
+Tags = Annotated[dict[str, str], AfterValidator(_tags)]
+
 
 @dataclass(frozen=True)
 class Deployed:
