@@ -188,6 +188,8 @@ def listener(
     )["Listeners"][0]
     moved = balancer.listeners.pop(made["ListenerArn"])
     moved.arn = arn
+    for rule in moved.rules.values():
+        rule.listener_arn = arn
     balancer.listeners[arn] = moved
     return arn
 

@@ -349,13 +349,13 @@ def list_certificates(
     extended = set((includes or {}).get("extendedKeyUsage") or ())
     for arn in list(self._certificates):
         bundle = self.get_certificate(arn)
-        row = summary(bundle)
+        purposes = {usage["Name"] for usage in extended_key_usages(bundle._cert)}
         if (
             (not statuses or bundle.status in statuses)
             and key_algorithm(bundle._cert) in wanted
             and domain_names(bundle)
-            and (not usages or usages & set(row["KeyUsages"]))
-            and (not extended or extended & set(row["ExtendedKeyUsages"]))
+            and (not usages or usages & set(key_usages(bundle._cert)))
+            and (not extended or extended & purposes)
         ):
             yield bundle
 

@@ -247,8 +247,7 @@ def usable_certificate(backend: CloudFrontBackend, arn: str) -> CertBundle:
     if bundle is None:
         raise CloudFrontException("InvalidViewerCertificate", UNUSABLE)
     bundle.check()
-    expired = bundle._not_valid_after(bundle._cert) <= utcnow()
-    if bundle.status != "ISSUED" or expired or key_algorithm(bundle._cert) not in KEYS:
+    if bundle.status != "ISSUED" or key_algorithm(bundle._cert) not in KEYS:
         raise CloudFrontException("InvalidViewerCertificate", UNUSABLE)
     return bundle
 

@@ -17,7 +17,7 @@ from moto.kms.models import kms_backends
 from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
-_one_at_a_time = RLock()
+_writing: dict[tuple[str, str], RLock] = {}
 
 
 def only_a_star(if_none_match: str | None) -> bool:
@@ -63,7 +63,8 @@ def put_object(self: S3Response) -> TYPE_RESPONSE:
         self.region,
         headers.get("x-amz-server-side-encryption-aws-kms-key-id"),
     )
-    with _one_at_a_time:
+    key = (self.bucket_name, self.parse_key_name())
+    with _writing.setdefault(key, RLock()):
         return _moto_put(self)
 
 

@@ -1,8 +1,10 @@
 """CloudFront refuses what AWS refuses; beside each refusal, the legal variant that passes."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from moto.core.utils import utcnow
 
 from sandbox import resources
 from tests.sandbox.rules.conftest import Cloud, refused
@@ -296,6 +298,14 @@ class TestCertificate:
         arn = imported(cloud, authority.issue(NAME))
         cloud.acm.delete_certificate(CertificateArn=arn)
         with refused("InvalidViewerCertificate", UNUSABLE, status=400):
+            bare.aliases(NAME).certificate(ACMCertificateArn=arn).submit()
+
+    def test_one_that_has_expired(
+        self, cloud: Cloud, authority: Authority, bare: Edit, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arn = imported(cloud, authority.issue(NAME))
+        monkeypatch.setattr("moto.acm.models.utcnow", lambda: utcnow() + timedelta(days=90))
+        with refused("InvalidViewerCertificate", UNUSABLE):
             bare.aliases(NAME).certificate(ACMCertificateArn=arn).submit()
 
     def test_one_of_another_region(self, cloud: Cloud, authority: Authority, bare: Edit) -> None:

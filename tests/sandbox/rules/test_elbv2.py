@@ -1,8 +1,10 @@
 """ELBv2 refuses what AWS refuses; beside each refusal, the legal variant that passes."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from moto.core.utils import utcnow
 
 from sandbox import resources
 from tests.sandbox.rules.conftest import Cloud, refused
@@ -138,6 +140,10 @@ class TestCreate:
             cloud.elbv2.create_listener(
                 **rest, Certificates=[{"CertificateArn": arn} for arn in arns]
             )
+        with refused("ValidationError", "IsDefault"):
+            cloud.elbv2.create_listener(
+                **rest, Certificates=[{"CertificateArn": arns[0], "IsDefault": True}]
+            )
         cloud.elbv2.create_listener(**rest, Certificates=[{"CertificateArn": arns[0]}])
 
     def test_none_for_http(self, cloud: Cloud, alb: str, issued: Issued) -> None:
@@ -238,6 +244,13 @@ class TestCertificate:
         arn = imported(cloud, issued)
         cloud.acm.delete_certificate(CertificateArn=arn)
         self.refused_everywhere(cloud, listener, arn, "CertificateNotFound")
+
+    def test_one_that_has_expired(
+        self, cloud: Cloud, listener: str, issued: Issued, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arn = imported(cloud, issued)
+        monkeypatch.setattr("moto.acm.models.utcnow", lambda: utcnow() + timedelta(days=90))
+        self.refused_everywhere(cloud, listener, arn, "UnsupportedCertificate")
 
     def test_one_of_another_region(self, cloud: Cloud, listener: str, issued: Issued) -> None:
         arn = imported(cloud.within("eu-west-1"), issued)

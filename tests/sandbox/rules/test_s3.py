@@ -1,10 +1,12 @@
 """S3 refuses what AWS refuses; beside each refusal, the legal variant that passes."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.s3.models import FakeKey, S3Backend
 
 from tests.sandbox.rules.conftest import Cloud, refused
 
@@ -16,6 +18,18 @@ def bucket(request: pytest.FixtureRequest, cloud: Cloud) -> str:
     cloud.s3.create_bucket(Bucket=BUCKET)
     cloud.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": request.param})
     return BUCKET
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write takes 5 ms, in which every other writer has time to look."""
+    moto_put = S3Backend.put_object
+
+    def slowly(self: S3Backend, *args: Any, **kwargs: Any) -> FakeKey:
+        time.sleep(0.005)
+        return moto_put(self, *args, **kwargs)
+
+    monkeypatch.setattr(S3Backend, "put_object", slowly)
 
 
 def put(cloud: Cloud, body: bytes, **more: Any) -> str:
@@ -55,6 +69,7 @@ class TestIfNoneMatch:
             put(cloud, b"two", IfNoneMatch=etag)
         assert content(cloud) == b"one"
 
+    @pytest.mark.usefixtures("slow_disk")
     def test_of_many_writers_one_wins(self, cloud: Cloud, bucket: str) -> None:
         def write(number: int) -> bytes | None:
             body = str(number).encode()
@@ -78,6 +93,7 @@ class TestIfMatch:
         with refused("NoSuchKey", status=404):
             put(cloud, b"one", IfMatch='"d41d8cd98f00b204e9800998ecf8427e"')
 
+    @pytest.mark.usefixtures("slow_disk")
     def test_of_many_writers_one_wins(self, cloud: Cloud, bucket: str) -> None:
         etag = put(cloud, b"start")
 
