@@ -59,9 +59,12 @@ NEXT = {
     "externalAccountRequired": "Use a CA that asks for no external account",
     "invalidProfile": "Choose one of the directory's profiles, or leave `profile` out",
     "rejectedIdentifier": "Leave the name out, or use another issuer",
-    "unauthorized": "Read the CA's words above; the next attempt is in `certrail status`",
     "userActionRequired": "Visit the page the CA names, then run `certrail issue`",
 }
+VALIDATING = dict.fromkeys(
+    ("dns", "unauthorized"),
+    "Check that the name is delegated to the nameservers of its Route 53 zone",
+)
 
 
 @dataclass(frozen=True)
@@ -383,11 +386,13 @@ def refused(
     resolvers had not yet seen the record.
     """
     kind = _type(problem)
-    passing = PASSING | {"unauthorized"} if validating else PASSING
+    passing, remedies = PASSING, NEXT
+    if validating:
+        passing, remedies = PASSING | {"unauthorized"}, VALIDATING | NEXT
     return AcmeRefused(
         f"the CA refused {doing}: {words(problem)}",
         where=host,
-        next=NEXT.get(kind, ""),
+        next=remedies.get(kind, ""),
         retryable=kind in passing if retryable is None else retryable,
         type=kind,
         retry_at=retry_at,
