@@ -1,0 +1,89 @@
+"""A deployer function: one kind, one job at a time.
+
+CERTRAIL_KIND says which kind this function is; it imports that one and no other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from certrail import log
+from certrail.aws import Aws
+from certrail.errors import CertrailError
+from certrail.store import Store
+from certrail.target import Target
+from deployers.deploy import deploy_target
+from deployers.job import Job
+
+logger = logging.getLogger(__name__)
+
+NAMESPACE = "certrail"
+METRIC = "DeploymentsFailed"
+
+
+def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point of every deployer: messages of its FIFO queue.
+
+    A failure that a retry may cure goes back to the queue, with every message behind it; one that
+    needs a person is counted and done with. Both are on the target's record. What is no job, and
+    what nobody foresaw, is raised, and ends in the dead-letter queue.
+    """
+    log.to_lambda()
+    kind = kind_named(os.environ["CERTRAIL_KIND"])
+    aws = Aws()
+    store = Store(os.environ["CERTRAIL_BUCKET"], aws)
+    messages = event["Records"]
+    for position, message in enumerate(messages):
+        job = Job.from_json(message["body"])
+        target = kind.model_validate(job.target)
+        fields = {"pipeline": job.pipeline, "target": target.address}
+        try:
+            outcome = deploy_target(
+                store, target, job.pipeline, role=job.account, aws=aws, now=datetime.now(UTC)
+            )
+        except CertrailError as error:
+            logger.exception("%s", error, extra=fields)
+            if error.retryable:
+                behind = messages[position:]
+                return {"batchItemFailures": [{"itemIdentifier": m["messageId"]} for m in behind]}
+            _count_failure(job.pipeline, target)
+        else:
+            fields |= {"action": outcome.result, "fingerprint": outcome.fingerprint}
+            logger.info("%s", outcome.reason, extra=fields | {"generation": outcome.generation})
+    return {"batchItemFailures": []}
+
+
+def kind_named(name: str) -> type[Target]:
+    """The class of a kind: `deployers.kinds.<name>.<Name>`."""
+    kind: type[Target] = getattr(
+        importlib.import_module(f"deployers.kinds.{name}"), name.capitalize()
+    )
+    return kind
+
+
+def _count_failure(pipeline: str, target: Target) -> None:
+    """A metric in a line of the log, which CloudWatch reads by itself: no call, no permission.
+
+    docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    metric = {"Name": METRIC, "Unit": "Count"}
+    line = {
+        "_aws": {
+            "Timestamp": int(datetime.now(UTC).timestamp() * 1000),
+            "CloudWatchMetrics": [
+                {"Namespace": NAMESPACE, "Dimensions": [["kind"]], "Metrics": [metric]}
+            ],
+        },
+        METRIC: 1,
+        "kind": target.type,
+        "pipeline": pipeline,
+        "target": target.address,
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,177 @@
+"""What is to be done for each target of a pipeline, and why: a pure function of the state.
+
+The router sends jobs from it, `certrail plan` and `certrail status` show it, `certrail apply`
+follows it. The same state gets the same answer, and a state in which everything is deployed gets
+nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from certrail.bundle import short
+from certrail.records import Record, State
+from certrail.store import Current
+from certrail.target import Deployed, Target, with_needs
+
+
+class Action(StrEnum):
+    """What the next step of a target is. The first six are work, the rest is not."""
+
+    CREATE = "create"  # nothing was ever deployed there
+    UPDATE = "update"  # a newer bundle is there
+    CHANGE = "change"  # the file says something else about the target
+    RELINK = "relink"  # what it needs is another resource now
+    RETRY = "retry"  # the last attempt failed, or never ended
+    CHECK = "check"  # deployed; compare it with what AWS has
+    WAIT = "wait"  # something else must be done first
+    BUSY = "busy"  # somebody is at it
+    FAILED = "failed"  # no retry helps before somebody changes something
+    NONE = "none"
+
+
+WORK = frozenset(
+    {Action.CREATE, Action.UPDATE, Action.CHANGE, Action.RELINK, Action.RETRY, Action.CHECK}
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One target's next step. needs: the resources it will be bound to, by address."""
+
+    target: Target
+    action: Action
+    reason: str
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return self.action in WORK
+
+
+def plan(
+    targets: Iterable[Target],
+    current: Current | None,
+    records: Mapping[str, Record],
+    now: datetime,
+    *,
+    reconcile: bool = False,
+) -> list[Step]:
+    """The next step of each target and of what it needs, each after what it needs.
+
+    records: by address; a target without one was never deployed. reconcile: also check what is
+    deployed, and try again what failed.
+    """
+    return [
+        _step(target, current, records, now, reconcile=reconcile)
+        for target in with_needs(targets).values()
+    ]
+
+
+def waits_for(target: Target, current: Current, records: Mapping[str, Record]) -> str | None:
+    """Why a target cannot be deployed yet, or None where everything it needs holds the bundle."""
+    for needed in target.needs:
+        record = records.get(needed.address)
+        if record is None or record.state is State.FAILED:
+            failed = ", which failed" if record else ""
+            return f"waiting for {needed.address}{failed}"
+        if (
+            record.state is not State.DEPLOYED
+            or record.generation != current.generation
+            or record.fingerprint != current.fingerprint
+        ):
+            return f"waiting for {needed.address}"
+    return None
+
+
+def held_by_needs(target: Target, records: Mapping[str, Record]) -> dict[str, Deployed]:
+    """What the targets that this one needs hold, by address; those that hold nothing left out."""
+    return {
+        needed.address: record.held
+        for needed in target.needs
+        if (record := records.get(needed.address)) and record.held
+    }
+
+
+def in_progress(record: Record, now: datetime) -> bool:
+    return record.state is State.DEPLOYING and record.until is not None and record.until > now
+
+
+def settled(record: Record, target: Target, current: Current, needs: Mapping[str, str]) -> bool:
+    """Whether the record is about just this: bundle, entry in the file, and what it is bound to."""
+    return (
+        record.generation == current.generation
+        and record.fingerprint == current.fingerprint
+        and record.spec == target.spec
+        and dict(record.needs) == dict(needs)
+    )
+
+
+def _step(
+    target: Target,
+    current: Current | None,
+    records: Mapping[str, Record],
+    now: datetime,
+    *,
+    reconcile: bool,
+) -> Step:
+    record = records.get(target.address)
+    if current is None:
+        return Step(target, Action.WAIT, "waiting for the first certificate")
+    if record and in_progress(record, now):
+        return Step(target, Action.BUSY, f"in progress since {_at(record.at)}")
+    if record and record.generation > current.generation:
+        return Step(
+            target,
+            Action.WAIT,
+            f"it has generation {record.generation}, and nothing older replaces it",
+        )
+    if waiting := waits_for(target, current, records):
+        return Step(target, Action.WAIT, waiting)
+    needs = {address: held.resource for address, held in held_by_needs(target, records).items()}
+    action, reason = _action(target, current, record, needs, now, reconcile=reconcile)
+    return Step(target, action, reason, needs)
+
+
+def _action(
+    target: Target,
+    current: Current,
+    record: Record | None,
+    needs: Mapping[str, str],
+    now: datetime,
+    *,
+    reconcile: bool,
+) -> tuple[Action, str]:
+    new = short(current.fingerprint)
+    if record is None:
+        return Action.CREATE, f"never deployed; {new} is current"
+    if not settled(record, target, current, needs):
+        if record.held is None:
+            return Action.CREATE, f"never deployed; {new} is current"
+        if (record.generation, record.fingerprint) != (current.generation, current.fingerprint):
+            return Action.UPDATE, f"holds {short(record.held.fingerprint)}; {new} is current"
+        if record.spec != target.spec:
+            return Action.CHANGE, "its entry in the pipelines file changed"
+        moved = ", ".join(sorted(needs.keys() | record.needs.keys()))
+        return Action.RELINK, f"{moved} is another resource now"
+    match record.state:
+        case State.DEPLOYING:
+            return Action.RETRY, f"the attempt of {_at(record.at)} never ended"
+        case State.FAILED:
+            error = record.error or "no reason was recorded"
+            if reconcile or (record.next_attempt and record.next_attempt <= now):
+                return Action.RETRY, f"failed {record.attempts} times: {error}"
+            if record.next_attempt:
+                return Action.WAIT, f"next attempt at {_at(record.next_attempt)}: {error}"
+            return Action.FAILED, error
+        case State.DEPLOYED:
+            if reconcile:
+                return Action.CHECK, f"holds {new}; is it still there?"
+            return Action.NONE, f"holds {new}"
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

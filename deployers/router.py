@@ -1,0 +1,253 @@
+"""The router: from events to jobs.
+
+An event says only which pipeline to look at. What is to be done comes from the state of the bucket,
+so an event that is doubled, late, lost or unknown does no harm: an hourly run looks at everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from certrail import log
+from certrail.aws import Aws
+from certrail.errors import AwsError, CertrailError, raise_together
+from certrail.pipelines import Pipeline, Pipelines, load
+from certrail.records import Record
+from certrail.store import CONFIG_KEY, Current, Store, record_key, spell
+from certrail.target import as_job, with_needs
+from deployers.job import Job, role_of
+from deployers.kinds.all import AnyTarget
+from deployers.rollout import Action, Step, plan
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+
+    Entry = SendMessageBatchRequestEntryTypeDef
+
+logger = logging.getLogger(__name__)
+
+# What SendMessageBatch takes at once, and what it takes as a group
+# (docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html).
+BATCH = 10
+GROUP = re.compile(r"[!-~]{1,128}")
+# Records are small objects, many of them: reading them is waiting.
+READERS = 16
+
+
+def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point: a batch of S3 events from the router's queue, or a schedule's event,
+    `{}` or `{"reconcile": true}`."""
+    log.to_lambda()
+    aws = Aws()
+    store = Store(os.environ["CERTRAIL_BUCKET"], aws)
+    queues: dict[str, str] = json.loads(os.environ["CERTRAIL_QUEUES"])
+    now = datetime.now(UTC)
+    if "Records" not in event:
+        failures = route(store, queues, aws, None, now, reconcile=bool(event.get("reconcile")))
+        raise_together("some pipelines could not be routed", list(failures.values()))
+        return {}
+    touched = {record["messageId"]: pipelines_of(record["body"]) for record in event["Records"]}
+    everything = any(names is None for names in touched.values())
+    wanted = None if everything else {name for names in touched.values() for name in names or ()}
+    failures = route(store, queues, aws, wanted, now, reconcile=False)
+    for error in failures.values():
+        logger.error("%s", error)
+    return {
+        "batchItemFailures": [
+            {"itemIdentifier": message}
+            for message, names in touched.items()
+            if failures and (names is None or names & failures.keys())
+        ]
+    }
+
+
+def pipelines_of(body: str) -> frozenset[str] | None:
+    """The pipelines an event is about, as they are spelled in keys; None for all of them.
+
+    Nothing for what is no event of ours, such as the test event of a new notification.
+    """
+    try:
+        key = unquote(json.loads(body)["detail"]["object"]["key"])
+    except (ValueError, KeyError, TypeError):
+        logger.info("a message that is no event of the bucket was put aside")
+        return frozenset()
+    if key == CONFIG_KEY:
+        return None
+    match key.split("/"):
+        case ["certificates", name, "current.json"]:
+            return frozenset({name})
+        case ["deployments", name, _, *_]:
+            return frozenset({name})
+        case _:
+            return frozenset()
+
+
+def route(
+    store: Store,
+    queues: Mapping[str, str],
+    aws: Aws,
+    names: Iterable[str] | None,
+    now: datetime,
+    *,
+    reconcile: bool,
+) -> dict[str, CertrailError]:
+    """Send a job for each target that is ready.
+
+    queues: URL by kind. names: of pipelines, as spelled in keys; None for all.
+
+    Returns what could not be routed, by the name in keys; the other pipelines were. Raises
+    PipelinesInvalid and StateError where there is no file to go by.
+    """
+    wanted = None if names is None else set(names)
+    if wanted == set():
+        return {}
+    file = load(store.pipelines_text(), CONFIG_KEY, Pipelines[AnyTarget])
+    failures: dict[str, CertrailError] = {}
+    waiting: dict[str, list[Parcel]] = defaultdict(list)
+    with ThreadPoolExecutor(READERS) as readers:
+        for pipeline in file.pipelines:
+            name = spell(pipeline.name)
+            if wanted is not None and name not in wanted:
+                continue
+            try:
+                view = _view(store, pipeline, readers)
+            except CertrailError as error:
+                failures[name] = error
+                continue
+            for error in view.unreadable.values():
+                failures[name] = error
+            for parcel in _parcels(view, file, pipeline, now, reconcile=reconcile):
+                waiting[parcel.kind].append(parcel)
+    for kind, parcels in waiting.items():
+        for first in range(0, len(parcels), BATCH):
+            failures |= _send(aws, queues[kind], parcels[first : first + BATCH])
+    return failures
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message and where it goes. pipeline: as spelled in keys."""
+
+    pipeline: str
+    kind: str
+    group: str
+    once: str
+    body: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A pipeline's state. records, unreadable: by address."""
+
+    current: Current | None
+    records: Mapping[str, Record]
+    unreadable: Mapping[str, CertrailError]
+
+
+def _view(store: Store, pipeline: Pipeline[Any], readers: ThreadPoolExecutor) -> View:
+    def read(address: str) -> Record | CertrailError | None:
+        try:
+            seen = store.read(record_key(pipeline.name, address), Record)
+        except CertrailError as error:
+            # One target's, not its neighbours'.
+            return error
+        return seen.value if seen else None
+
+    addresses = list(with_needs(pipeline.targets))
+    found = dict(zip(addresses, readers.map(read, addresses), strict=True))
+    return View(
+        store.current(pipeline.name),
+        {address: seen for address, seen in found.items() if isinstance(seen, Record)},
+        {address: seen for address, seen in found.items() if isinstance(seen, CertrailError)},
+    )
+
+
+def _parcels(
+    view: View, file: Pipelines[Any], pipeline: Pipeline[Any], now: datetime, *, reconcile: bool
+) -> Iterator[Parcel]:
+    current = view.current
+    if current is None:
+        return
+    for step in plan(pipeline.targets, current, view.records, now, reconcile=reconcile):
+        target = step.target
+        if not step.ready or target.address in view.unreadable:
+            continue
+        fields = {"pipeline": pipeline.name, "target": target.address, "action": step.action}
+        logger.info("%s", step.reason, extra=fields)
+        job = Job(
+            pipeline=pipeline.name,
+            target=as_job(target),
+            account=role_of(target, file.accounts),
+            generation=current.generation,
+        )
+        yield Parcel(
+            pipeline=spell(pipeline.name),
+            kind=target.type,
+            group=_group(target.group),
+            once=_once(pipeline.name, step, current, view.records, now),
+            body=job.to_json(),
+        )
+
+
+def _group(name: str) -> str:
+    """A target's group in the characters and the length that SQS takes."""
+    return name if GROUP.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()
+
+
+def _once(
+    pipeline: str, step: Step, current: Current, records: Mapping[str, Record], now: datetime
+) -> str:
+    """The deduplication id: the same for as long as nothing was written that changes the job.
+
+    A burst of events sends one job; a record that was written since makes it another one.
+    """
+    target = step.target
+    about = [target, *target.needs]
+    written = [records[each.address].at for each in about if each.address in records]
+    facts = [
+        pipeline,
+        target.address,
+        current.generation,
+        target.spec,
+        sorted(step.needs.items()),
+        [moment.isoformat() for moment in written],
+        now.date().isoformat() if step.action is Action.CHECK else "",
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _send(aws: Aws, queue: str, parcels: Sequence[Parcel]) -> dict[str, CertrailError]:
+    """Send one batch. Returns what was not taken, by pipeline: its messages come again."""
+    entries: list[Entry] = [
+        {
+            "Id": str(index),
+            "MessageBody": parcel.body,
+            "MessageGroupId": parcel.group,
+            "MessageDeduplicationId": parcel.once,
+        }
+        for index, parcel in enumerate(parcels)
+    ]
+    try:
+        answer = aws.sqs().send_message_batch(QueueUrl=queue, Entries=entries)
+    except AwsError as error:
+        return {parcel.pipeline: error for parcel in parcels}
+    return {
+        parcels[int(failed["Id"])].pipeline: AwsError(
+            f"{failed['Code']}: {failed.get('Message', 'no reason given')}",
+            action="sqs:SendMessage",
+            code=failed["Code"],
+            retryable=not failed["SenderFault"],
+        )
+        for failed in answer.get("Failed", [])
+    }
