@@ -290,15 +290,16 @@ def import_certificate(
 
 def users(arn: str) -> list[str]:
     """The load balancers and distributions that hold the certificate now."""
+    # Copies, because other requests create and remove while this one looks.
     _, _, _, region, account, _ = arn.split(":", 5)
     balancers = [
         balancer.arn
-        for balancer in elbv2_backends[account][region].load_balancers.values()
-        if any(arn in listener.certificates for listener in balancer.listeners.values())
+        for balancer in list(elbv2_backends[account][region].load_balancers.values())
+        if any(arn in listener.certificates for listener in list(balancer.listeners.values()))
     ]
     distributions = [
         distribution.arn
-        for distribution in cloudfront_backends[account]["aws"].distributions.values()
+        for distribution in list(cloudfront_backends[account]["aws"].distributions.values())
         if distribution.ViewerCertificate.get("ACMCertificateArn") == arn
     ]
     return balancers + distributions

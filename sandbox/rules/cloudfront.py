@@ -270,9 +270,9 @@ def certificate_covers_aliases(backend: CloudFrontBackend, config: DistributionC
 def aliases_are_free(config: DistributionConfig, but: Distribution | None) -> None:
     """Names: one alias belongs to one distribution, of whatever account. Wildcards may overlap."""
     wanted = {name.lower() for name in aliases(config)}
-    for by_partition in cloudfront_backends.values():
+    for by_partition in list(cloudfront_backends.values()):
         for backend in by_partition.values():
-            for distribution in backend.distributions.values():
+            for distribution in list(backend.distributions.values()):
                 taken = {name.lower() for name in aliases(distribution.distribution_config)}
                 if distribution is not but and wanted & taken:
                     raise CloudFrontException(

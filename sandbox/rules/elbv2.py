@@ -96,7 +96,7 @@ def usable_certificate(backend: ELBv2Backend, balancer_type: str, arn: str) -> N
 
 def room_for_one_more(backend: ELBv2Backend, listener: FakeListener) -> None:
     """ALB and NLB quota: 25 certificates per load balancer, not counting default certificates."""
-    listeners = backend.load_balancers[listener.load_balancer_arn].listeners.values()
+    listeners = list(backend.load_balancers[listener.load_balancer_arn].listeners.values())
     if sum(len(each.certificates) - 1 for each in listeners) >= EXTRA_CERTIFICATES:
         raise TooManyCertificatesError()
 

@@ -105,7 +105,7 @@ def content(record: RecordSet) -> dict[str, Any]:
         "ttl": None if record.ttl is None else int(record.ttl),
         "alias": record.alias_target,
         "health": record.health_check_id,
-        **{policy: getattr(record, policy) for policy in ROUTING},
+        **{each: getattr(record, each) for each in ROUTING},
     }
 
 
