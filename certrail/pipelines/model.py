@@ -111,6 +111,11 @@ Filled = Annotated[str, AfterValidator(_filled)]
 class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
+        """The schema calls it the same whatever the targets are."""
+        return cls.__name__
+
 
 class Issuer(Entry):
     """A CA and the account certrail has there."""
@@ -158,6 +163,7 @@ class Defaults(Entry):
     region: Region | None = Field(
         default=None,
         description="Region of targets that name none.",
+        examples=["eu-central-1"],
     )
     key_type: KeyType | None = Field(
         default=None,
@@ -179,7 +185,7 @@ class PipelineEntry(Entry, Generic[T]):
         max_length=NAMES_LIMIT,
         description=f"Names of the certificate, 1 to {NAMES_LIMIT}; `*.` in front stands for any "
         "one label. Names with other letters than a-z may be written as they are read.",
-        examples=["shop.example.com"],
+        examples=[["shop.example.com"]],
     )
     issuer: str | None = Field(
         default=None,

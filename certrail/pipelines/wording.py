@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -45,6 +46,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def as_written(value: object) -> str:
+    """A value as it may stand in the file."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def spoken(
@@ -153,7 +159,11 @@ def _missing(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> F
     what = f"{_thing(around, source)} has no `{key}`"
     model = _model(around, source, kinds)
     info = model.model_fields.get(str(key)) if model else None
-    right = f"add `{key}: {info.examples[0]}`" if info and info.examples else f"add `{key}:`"
+    right = (
+        f"add `{key}: {as_written(info.examples[0])}`"
+        if info and info.examples
+        else f"add `{key}:`"
+    )
     if info and any(isinstance(mark, FromDefaults) for mark in info.metadata):
         right += f", or set `defaults.{key}`"
     return source.fault(around, what, right)
@@ -221,7 +231,11 @@ def _fault(
 def _example(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> str:
     model = _model(path[:-1], source, kinds) if path else None
     info = model.model_fields.get(str(path[-1])) if model else None
-    return f"for example `{info.examples[0]}`" if info and info.examples else "write at least one"
+    return (
+        f"for example `{as_written(info.examples[0])}`"
+        if info and info.examples
+        else "write at least one"
+    )
 
 
 def _said(value: Any) -> str:

@@ -134,7 +134,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "a missing key": (
         ONE + "    targets: []\n",
-        ["3: pipeline `a` has no `domains` → add `domains: shop.example.com`"],
+        ['3: pipeline `a` has no `domains` → add `domains: ["shop.example.com"]`'],
     ),
     "a missing name": (
         ISSUER + "pipelines:\n  -\n    domains: [a.example.com]\n",
@@ -189,7 +189,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "no domains": (
         ONE + "    domains: []\n",
-        ["4: `domains` is empty → for example `shop.example.com`"],
+        ['4: `domains` is empty → for example `["shop.example.com"]`'],
     ),
     "too many domains": (
         ONE + "    domains:\n" + "".join(f"      - a{n}.example.com\n" for n in range(101)),

@@ -1,0 +1,135 @@
+"""The generated parts of the documentation: the JSON Schema of pipelines.yaml, and the tables of
+its keys. `python -m cli.reference`, in the project's root, writes them; a test compares."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from certrail.pipelines import Account, Issuer, Pipelines
+from certrail.pipelines.load import file_model, kinds_of
+from certrail.pipelines.model import Defaults, PipelineEntry, PipelinesFile
+from certrail.pipelines.wording import as_written
+from certrail.target import FromDefaults, Target
+from deployers.kinds.all import AnyTarget
+
+T = TypeVar("T")
+
+SCHEMA = Path("docs/pipelines.schema.json")
+BLOCK = re.compile(r"(<!-- fields: (\S+) -->\n).*?(<!-- /fields -->)", re.DOTALL)
+TEXT = {"string": "text", "boolean": "`true` or `false`", "integer": "number", "number": "number"}
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """pydantic's titles repeat the keys."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schema(model: type[Pipelines[T]]) -> str:
+    """The JSON Schema of a pipelines file with these targets, for editors."""
+    (target,) = get_args(model)
+    definition = file_model(target).model_json_schema(schema_generator=_WithoutTitles)
+    for kind in kinds_of(target).values():
+        definition["$defs"][kind.__name__]["required"] = ["type", *_needed(kind)]
+    whole = {"$schema": GenerateJsonSchema.schema_dialect} | definition
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def field_table(model: type[BaseModel]) -> str:
+    """The keys of one mapping of the file as a table in Markdown."""
+    definition = model.model_json_schema(schema_generator=_WithoutTitles)
+    needed = _needed(model)
+    rows = ["| key | value | default | what it is |", "|---|---|---|---|"]
+    for name, field in definition["properties"].items():
+        info = model.model_fields[name]
+        if _from_defaults(model, name):
+            default = f"`defaults.{name}`"
+        elif name in needed or name == "type":
+            default = "*needed*"
+        else:
+            default = f"`{json.dumps(info.default)}`" if isinstance(info.default, bool) else ""
+        value = _value(field, definition.get("$defs", {}))
+        example = f", like `{as_written(info.examples[0])}`" if info.examples else ""
+        what = info.description or "The kind of target."
+        cells = [f"`{name}`", value + example, default, what]
+        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def pages(root: Path, model: type[Pipelines[T]]) -> dict[Path, str]:
+    """Every page under `docs/` that has a marked table, and the schema, as they should be.
+
+    A table stands between `<!-- fields: NAME -->` and `<!-- /fields -->`, where NAME is `file`,
+    `issuer`, `account`, `defaults`, `pipeline`, or the type of a target.
+    """
+    (target,) = get_args(model)
+    models: dict[str, type[BaseModel]] = {
+        "file": PipelinesFile,
+        "issuer": Issuer,
+        "account": Account,
+        "defaults": Defaults,
+        "pipeline": PipelineEntry,
+        **kinds_of(target),
+    }
+    found = {root / SCHEMA: schema(model)}
+    for page in sorted((root / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if BLOCK.search(text):
+            found[page] = _with_tables(text, models)
+    return found
+
+
+def _with_tables(text: str, models: Mapping[str, type[BaseModel]]) -> str:
+    return BLOCK.sub(lambda match: f"{match[1]}\n{field_table(models[match[2]])}\n{match[3]}", text)
+
+
+def _needed(model: type[BaseModel]) -> list[str]:
+    """The keys that must stand in the file itself."""
+    return [
+        name
+        for name, info in model.model_fields.items()
+        if info.is_required() and not _from_defaults(model, name)
+    ]
+
+
+def _from_defaults(model: type[BaseModel], name: str) -> bool:
+    marks = model.model_fields[name].metadata
+    return issubclass(model, Target) and any(isinstance(mark, FromDefaults) for mark in marks)
+
+
+def _value(field: JsonSchemaValue, definitions: Mapping[str, JsonSchemaValue]) -> str:
+    """The shape of a value in the words of the pages."""
+    if "$ref" in field:
+        return _value(definitions[field["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in field:
+        shapes = [_value(part, definitions) for part in field["anyOf"] if part != {"type": "null"}]
+        return " or ".join(shapes)
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    kind = field.get("type")
+    if kind == "array":
+        return f"list of {_value(field['items'], definitions)}".strip()
+    if kind == "object" and "additionalProperties" in field and "properties" not in field:
+        return f"by name: {_value(field['additionalProperties'], definitions)}"
+    return TEXT.get(str(kind), "mapping")
+
+
+def main() -> None:
+    for path, text in pages(Path(), Pipelines[AnyTarget]).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
