@@ -24,11 +24,12 @@ from certrail.aws import Aws
 from certrail.errors import AwsError, CertrailError, raise_together
 from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Record
-from certrail.store import CONFIG_KEY, Current, Store, record_key, spell
-from certrail.target import as_job, with_needs
+from certrail.store import CONFIG_KEY, Current, Store, spell
+from certrail.target import as_job
 from deployers.job import Job, role_of
 from deployers.kinds.all import AnyTarget
 from deployers.rollout import Action, Step, plan
+from deployers.view import READERS, View, look_at
 
 if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
@@ -41,8 +42,6 @@ logger = logging.getLogger(__name__)
 # (docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html).
 BATCH = 10
 GROUP = re.compile(r"[!-~]{1,128}")
-# Records are small objects, many of them: reading them is waiting.
-READERS = 16
 
 
 def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
@@ -60,7 +59,8 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     touched = {record["messageId"]: pipelines_of(record["body"]) for record in event["Records"]}
     everything = any(names is None for names in touched.values())
     wanted = None if everything else {name for names in touched.values() for name in names or ()}
-    failures = route(store, queues, aws, wanted, now, reconcile=False)
+    # Who pushes the file again after having repaired a policy expects what failed to be tried.
+    failures = route(store, queues, aws, wanted, now, reconcile=everything)
     for error in failures.values():
         logger.error("%s", error)
     return {
@@ -121,7 +121,7 @@ def route(
             if wanted is not None and name not in wanted:
                 continue
             try:
-                view = _view(store, pipeline, readers)
+                view = look_at(store, pipeline, readers)
             except CertrailError as error:
                 failures[name] = error
                 continue
@@ -144,33 +144,6 @@ class Parcel:
     group: str
     once: str
     body: str
-
-
-@dataclass(frozen=True)
-class View:
-    """A pipeline's state. records, unreadable: by address."""
-
-    current: Current | None
-    records: Mapping[str, Record]
-    unreadable: Mapping[str, CertrailError]
-
-
-def _view(store: Store, pipeline: Pipeline[Any], readers: ThreadPoolExecutor) -> View:
-    def read(address: str) -> Record | CertrailError | None:
-        try:
-            seen = store.read(record_key(pipeline.name, address), Record)
-        except CertrailError as error:
-            # One target's, not its neighbours'.
-            return error
-        return seen.value if seen else None
-
-    addresses = list(with_needs(pipeline.targets))
-    found = dict(zip(addresses, readers.map(read, addresses), strict=True))
-    return View(
-        store.current(pipeline.name),
-        {address: seen for address, seen in found.items() if isinstance(seen, Record)},
-        {address: seen for address, seen in found.items() if isinstance(seen, CertrailError)},
-    )
 
 
 def _parcels(
