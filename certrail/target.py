@@ -44,7 +44,8 @@ class FromDefaults:
 REGION = re.compile(r"([a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2})([a-z]?)")
 
 
-def _region(text: str) -> str:
+def region_named(text: str) -> str:
+    """The text, where it has the shape of a region's name. Raises Wrong."""
     match = REGION.fullmatch(text.strip().lower())
     if match is None:
         raise Wrong(f"`{text}` is not a region", "a region is named like `eu-central-1`")
@@ -54,7 +55,9 @@ def _region(text: str) -> str:
 
 
 # As a target's field: `region: Region = Field(description="…")`.
-Region = Annotated[str, AfterValidator(_region), FromDefaults(), Field(examples=["eu-central-1"])]
+Region = Annotated[
+    str, AfterValidator(region_named), FromDefaults(), Field(examples=["eu-central-1"])
+]
 
 # AWS allows 50 tags on a resource; certrail's own need room.
 TAGS_LIMIT = 40

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 from certrail.bundle import Bundle
 from certrail.errors import AwsError, DeployError, TargetMissing, TargetRefused
 from certrail.keys import KeyType
-from certrail.target import Context, Deployed, Target, Wrong
+from certrail.target import Context, Deployed, Target, Wrong, region_named
 from deployers.kinds.acm import Acm
 
 ARN = re.compile(
@@ -29,12 +29,14 @@ SECURE = ("HTTPS", "TLS")
 
 
 def _arn(text: str) -> str:
-    if not ARN.fullmatch(text):
+    match = ARN.fullmatch(text)
+    if match is None:
         raise Wrong(
             f"`{text}` is not the ARN of a listener of an ALB or NLB",
             "it looks like `arn:aws:elasticloadbalancing:eu-central-1:111111111111:"
             "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2`",
         )
+    region_named(match["region"])
     return text
 
 
