@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import yaml
@@ -12,9 +11,11 @@ from hypothesis import strategies as st
 from certrail.errors import PipelinesInvalid
 from certrail.pipelines import Opaque, Pipelines, load
 from certrail.pipelines.domains import normalise
+from deployers.kinds.all import AnyTarget
 from tests.pipelines.kinds import File
 from tests.pipelines.test_domains import NAMES
 from tests.pipelines.test_load import FULL
+from tests.pipelines.test_sample import TEXT as SAMPLE
 
 WORDS = st.sampled_from(
     [
@@ -33,9 +34,8 @@ VALUES = st.recursive(
 )
 
 
-def loads_or_says_where(text: str) -> None:
+def loads_or_says_where(text: str, *models: type[Pipelines[Any]]) -> None:
     lines = max(1, len(text.splitlines()))
-    models: list[type[Pipelines[Any]]] = [File, Pipelines[Opaque]]
     for model in models:
         try:
             load(text, "pipelines.yaml", model)
@@ -53,9 +53,8 @@ def loads_or_says_where(text: str) -> None:
 
 
 @st.composite
-def edited_text(draw: st.DrawFn) -> str:
-    """The good file after a few slips of the fingers."""
-    text = FULL
+def edited_text(draw: st.DrawFn, text: str) -> str:
+    """A good file after a few slips of the fingers."""
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(text)))
         until = min(len(text), at + draw(st.integers(0, 12)))
@@ -65,9 +64,9 @@ def edited_text(draw: st.DrawFn) -> str:
 
 
 @st.composite
-def edited_data(draw: st.DrawFn) -> str:
-    """The good file with values replaced, removed and added anywhere in it."""
-    data = copy.deepcopy(yaml.safe_load(FULL))
+def edited_data(draw: st.DrawFn, text: str) -> str:
+    """A good file with values replaced, removed and added anywhere in it."""
+    data = yaml.safe_load(text)
     for _ in range(draw(st.integers(1, 4))):
         place: Any = data
         while True:
@@ -90,21 +89,27 @@ def edited_data(draw: st.DrawFn) -> str:
 
 
 @settings(deadline=None)
-@given(edited_text())
+@given(edited_text(FULL))
 def test_a_slip_of_the_fingers(text: str) -> None:
-    loads_or_says_where(text)
+    loads_or_says_where(text, File, Pipelines[Opaque])
 
 
 @settings(deadline=None)
-@given(edited_data())
+@given(edited_data(FULL))
 def test_a_change_of_what_it_says(text: str) -> None:
-    loads_or_says_where(text)
+    loads_or_says_where(text, File, Pipelines[Opaque])
+
+
+@settings(deadline=None)
+@given(edited_text(SAMPLE) | edited_data(SAMPLE))
+def test_a_change_of_the_sample(text: str) -> None:
+    loads_or_says_where(text, Pipelines[AnyTarget])
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_any_text(text: str) -> None:
-    loads_or_says_where(text)
+    loads_or_says_where(text, File)
 
 
 @settings(deadline=None)
