@@ -125,8 +125,8 @@ def route(
             except CertrailError as error:
                 failures[name] = error
                 continue
-            for error in view.unreadable.values():
-                failures[name] = error
+            for unreadable in view.unreadable.values():
+                failures[name] = unreadable
             for parcel in _parcels(view, file, pipeline, now, reconcile=reconcile):
                 waiting[parcel.kind].append(parcel)
     for kind, parcels in waiting.items():
