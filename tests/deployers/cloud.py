@@ -1,0 +1,217 @@
+"""An AWS for the deployers' tests: moto with AWS's rules, a bucket, and what was called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.request import Request, urlopen
+
+import boto3
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+
+from certrail.aws import Aws
+from certrail.bundle import Bundle
+from certrail.errors import CertrailError
+from certrail.keys import KeyType
+from certrail.records import Record
+from certrail.store import Current, Issued, Store, Versioned, current_key, record_key
+from certrail.target import Deployed, Target, with_needs
+from deployers.deploy import Outcome, deploy_target, observe_target
+from deployers.rollout import Step, plan
+from sandbox.rules import acm as acm_rules
+from tests.certrail.bundles import NOW, make_bundle
+
+ACCOUNT = "123456789012"
+REGION = "eu-central-1"
+PIPELINE = "shop"
+DOMAINS = ("shop.example.com", "*.shop.example.com")
+READS = ("Describe", "Get", "List", "Head")
+
+
+@dataclass(frozen=True)
+class Call:
+    """action: IAM's name of it."""
+
+    action: str
+
+    @property
+    def writes(self) -> bool:
+        return not self.action.partition(":")[2].startswith(READS)
+
+
+class Cloud:
+    """aws, store: what the deployers get; every call they make is in `calls`."""
+
+    def __init__(self, endpoint: str, bucket: str = "certrail-test") -> None:
+        self.endpoint = endpoint
+        self.session = boto3.Session(
+            aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION
+        )
+        self.calls: list[Call] = []
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._before: dict[str, list[Callable[[], AWSResponse | None]]] = {}
+        self.aws = self.watched()
+        self.store = Store(bucket, self.aws)
+
+    def reset(self) -> None:
+        """Start from an AWS with nothing in it but the bucket."""
+        request = Request(f"{self.endpoint}/moto-api/reset", method="POST")  # noqa: S310
+        with urlopen(request) as answer:  # noqa: S310
+            assert answer.status == 200
+        acm_rules.import_limit.refill()
+        s3 = self.client("s3")
+        s3.create_bucket(
+            Bucket=self.store.bucket,
+            CreateBucketConfiguration={"LocationConstraint": REGION},
+        )
+        s3.put_bucket_encryption(
+            Bucket=self.store.bucket,
+            ServerSideEncryptionConfiguration={
+                "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
+            },
+        )
+        self.calls.clear()
+        self._before.clear()
+
+    def client(self, service: str, region: str = REGION) -> Any:
+        """A client of somebody else, whose calls do not count."""
+        if (service, region) not in self._clients:
+            session: Any = self.session
+            self._clients[service, region] = session.client(
+                service, region_name=region, endpoint_url=self.endpoint
+            )
+        return self._clients[service, region]
+
+    def watched(self) -> Aws:
+        session = boto3.Session(
+            aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION
+        )
+        events: Any = session.events
+        events.register("before-call", self._note)
+        events.register("before-send", self._meanwhile)
+        return Aws(session)
+
+    # What happens around a call
+
+    def before(self, operation: str, act: Callable[[], object]) -> None:
+        """Once, just before the next request of this operation is sent, do something else."""
+
+        def run() -> None:
+            act()
+
+        self._before.setdefault(operation, []).append(run)
+
+    def refuse(self, operation: str, code: str, message: str = "No.", status: int = 400) -> None:
+        """Answer the next request of this operation with an error, in XML or JSON as it is due."""
+
+        def answer() -> AWSResponse:
+            error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            xml = f"<ErrorResponse>{error}</ErrorResponse>"
+            json = f'{{"__type": "{code}", "message": "{message}"}}'
+            is_xml = operation in {"GetDistributionConfig", "UpdateDistribution"} or (
+                "Listener" in operation
+            )
+            return _answer(status, xml if is_xml else json)
+
+        self._before.setdefault(operation, []).append(answer)
+
+    def _note(self, model: Any, **_: Any) -> None:
+        prefix = {"tagging": "tag"}.get(
+            model.service_model.signing_name, model.service_model.signing_name
+        )
+        self.calls.append(Call(f"{prefix}:{model.name}"))
+
+    def _meanwhile(self, request: Any, event_name: str, **_: Any) -> AWSResponse | None:
+        waiting = self._before.get(event_name.rpartition(".")[2], [])
+        return waiting.pop(0)() if waiting else None
+
+    @contextmanager
+    def journal(self) -> Iterator[list[Call]]:
+        """The calls made inside, without those to the bucket."""
+        first = len(self.calls)
+        made: list[Call] = []
+        yield made
+        made += [call for call in self.calls[first:] if not call.action.startswith("s3:")]
+
+    # certrail at work
+
+    def publish(
+        self,
+        domains: Sequence[str] = DOMAINS,
+        key_type: KeyType = KeyType.ECDSA_P256,
+        *,
+        pipeline: str = PIPELINE,
+        bundle: Bundle | None = None,
+    ) -> Current:
+        issued = Issued(
+            issuer="test",
+            directory="https://ca.example/directory",
+            account="https://ca.example/account/1",
+            profile=None,
+            key_type=key_type,
+            domains=tuple(domains),
+        )
+        after: Versioned[Current] | None = self.store.read(current_key(pipeline), Current)
+        new = bundle or make_bundle(domains, key_type)
+        return self.store.publish(pipeline, new, issued, after=after, now=NOW)
+
+    def deploy(self, target: Target, *, pipeline: str = PIPELINE, now: datetime = NOW) -> Outcome:
+        return deploy_target(self.store, target, pipeline, role=None, aws=self.aws, now=now)
+
+    def observe(self, target: Target, *, pipeline: str = PIPELINE) -> Deployed | None:
+        return observe_target(self.store, target, pipeline, role=None, aws=self.aws)
+
+    def record(self, target: Target, *, pipeline: str = PIPELINE) -> Record | None:
+        seen = self.store.read(record_key(pipeline, target.address), Record)
+        return seen.value if seen else None
+
+    def recorded(self, target: Target, *, pipeline: str = PIPELINE) -> Record:
+        record = self.record(target, pipeline=pipeline)
+        assert record is not None
+        return record
+
+    def plan(
+        self,
+        *targets: Target,
+        pipeline: str = PIPELINE,
+        now: datetime = NOW,
+        reconcile: bool = False,
+    ) -> list[Step]:
+        records = {
+            each.address: record
+            for each in with_needs(targets).values()
+            if (record := self.record(each, pipeline=pipeline))
+        }
+        current = self.store.current(pipeline)
+        return plan(targets, current, records, now, reconcile=reconcile)
+
+    def settle(
+        self, *targets: Target, pipeline: str = PIPELINE, now: datetime = NOW
+    ) -> dict[str, CertrailError]:
+        """Follow the plan until nothing is ready. Returns the failures, by address."""
+        failures: dict[str, CertrailError] = {}
+        while ready := [
+            step for step in self.plan(*targets, pipeline=pipeline, now=now) if step.ready
+        ]:
+            for step in ready:
+                try:
+                    self.deploy(step.target, pipeline=pipeline, now=now)
+                except CertrailError as error:
+                    failures[step.target.address] = error
+        return failures
+
+
+class _Raw:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self, *_: object, **__: object) -> Iterator[bytes]:
+        yield self._body
+
+
+def _answer(status: int, text: str) -> AWSResponse:
+    return AWSResponse("http://refused", status, HTTPHeaders(), _Raw(text.encode()))

@@ -1,0 +1,45 @@
+"""One world per kind: what it takes to have a target of that kind in an empty cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from certrail.target import Target
+from deployers.kinds.acm import Acm
+from deployers.kinds.cloudfront import Cloudfront
+from deployers.kinds.listener import Listener
+from deployers.kinds.secretsmanager import Secretsmanager
+from sandbox import resources
+from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud
+
+LISTENERS = f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener"
+ALB = f"{LISTENERS}/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
+NLB = f"{LISTENERS}/net/mail/60dc6c495c0c9188/e2f7dc8efc522ab2"
+
+
+def acm(cloud: Cloud) -> Target:
+    return Acm(region=REGION)
+
+
+def cloudfront(cloud: Cloud) -> Target:
+    resources.distribution(
+        "E2EXAMPLE", DOMAINS, session=cloud.session, endpoint=cloud.endpoint, account=ACCOUNT
+    )
+    return Cloudfront(distribution="E2EXAMPLE")
+
+
+def listener(cloud: Cloud) -> Target:
+    resources.listener(ALB, session=cloud.session, endpoint=cloud.endpoint)
+    return Listener(listener=ALB, default=True)
+
+
+def secretsmanager(cloud: Cloud) -> Target:
+    return Secretsmanager(name="tls/shop/bundle", region=REGION, replica_regions=("us-east-1",))
+
+
+WORLDS: dict[str, Callable[[Cloud], Target]] = {
+    "acm": acm,
+    "cloudfront": cloudfront,
+    "listener": listener,
+    "secretsmanager": secretsmanager,
+}
