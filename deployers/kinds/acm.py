@@ -94,7 +94,7 @@ class Acm(Target):
 
     def deploy(self, bundle: Bundle, context: Context) -> Deployed:
         client = context.aws.acm(self.region)
-        detail = self._find(context)
+        detail = self._find(context, bundle)
         if detail is None:
             arn = self._import(client, bundle, context)
             return Deployed(bundle.fingerprint, arn, bundle.facts.not_after)
@@ -122,8 +122,11 @@ class Acm(Target):
 
     # Finding
 
-    def _find(self, context: Context) -> CertificateDetailTypeDef | None:
-        """The import: the adopted one, the record's, or the newest that carries our tags.
+    def _find(
+        self, context: Context, bundle: Bundle | None = None
+    ) -> CertificateDetailTypeDef | None:
+        """The import: the adopted one, the record's, or of those that carry our tags the newest
+        that can take the bundle.
 
         Not by ListCertificates, which shows RSA keys only unless asked for each type by name.
         """
@@ -148,7 +151,10 @@ class Acm(Target):
         tagged = (_describe(client, arn) for arn in self._tagged(context))
         return max(
             (detail for detail in tagged if detail and detail["Type"] == "IMPORTED"),
-            key=lambda detail: detail["ImportedAt"],
+            key=lambda detail: (
+                bundle is None or not any(_refusals(detail, bundle)),
+                detail["ImportedAt"],
+            ),
             default=None,
         )
 

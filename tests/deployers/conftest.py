@@ -37,3 +37,13 @@ def one_cloud(moto: str) -> Iterator[Cloud]:
 def cloud(one_cloud: Cloud) -> Cloud:
     one_cloud.reset()
     return one_cloud
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore's own retries without their waiting."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", _at_once)
+
+
+def _at_once(*_: object) -> float:
+    return 0.0
