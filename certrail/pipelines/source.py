@@ -14,20 +14,23 @@ from typing import Any
 import yaml
 from yaml.constructor import SafeConstructor
 from yaml.reader import ReaderError
+from yaml.resolver import Resolver
 
 from certrail.errors import Fault, PipelinesInvalid
 
 # Keys and list positions from the top of the file.
 Path = tuple[str | int, ...]
 
+# The C parser is ten times as fast and in every wheel of PyYAML; a build from source may lack it.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 TAG = "tag:yaml.org,2002:"
-SCALARS = {TAG + kind for kind in ("str", "int", "float", "bool", "null")}
-# Text in which YAML 1.1 sees more than people mean: a date, `=`.
-PLAIN = {TAG + "timestamp", TAG + "value"}
-USED = SCALARS | PLAIN | {TAG + "map", TAG + "seq"}
+# What a plain value may turn out to be. A date or a lone `=`, which YAML 1.1 knows too, is text.
+SCALARS = {TAG + kind for kind in ("int", "float", "bool", "null")}
+USED = SCALARS | {TAG + kind for kind in ("str", "seq", "map")}
 
+# The file needs seven levels.
+DEPTH_LIMIT = 20
 WHAT_LIMIT = 300
 
 
@@ -55,23 +58,123 @@ def printable(text: str) -> str:
 
 def parse(text: str | bytes, file: str) -> Source:
     """Raises PipelinesInvalid where the text is not YAML, or uses what is refused."""
+    reader = _Reader(Source(file))
     try:
         if isinstance(text, bytes):
             text = text.decode()
-        node = yaml.compose(text, Loader=LOADER)
-    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
-        raise PipelinesInvalid([_syntax_fault(error, text, file)]) from None
-    source = Source(file)
-    if node is not None:
-        if refused := list(_refused(node, text, file)):
-            raise PipelinesInvalid(refused)
-        source.data = _read(node, (), source)
-    return source
+        reader.read(yaml.parse(text, Loader=LOADER))
+    except (yaml.YAMLError, UnicodeError) as error:
+        reader.refused.append(_syntax_fault(error, text, file))
+    if reader.refused:
+        raise PipelinesInvalid(reader.refused)
+    return reader.source
+
+
+class _Reader:
+    """Reads the parser's events in one pass.
+
+    refused: faults after which the rest of the data is not worth checking.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.refused: list[Fault] = []
+        self.resolver = Resolver()
+        self.constructor = SafeConstructor()
+
+    def read(self, events: Iterator[yaml.Event]) -> None:
+        documents = 0
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    what = "the file has a second YAML document"
+                    self.refuse(event, what, "remove the line `---`")
+                    return
+                self.source.data = self.value(next(events), events, ())
+
+    def refuse(self, event: yaml.Event, what: str, right: str) -> None:
+        self.refused.append(
+            Fault(self.source.file, _line(event), printable(what), printable(right))
+        )
+
+    def value(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Any:
+        self.source.lines.setdefault(path, _line(event))
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag not in USED | {"!"}:
+            self.refuse(event, f"the YAML tag `{tag}` is not read here", "remove the tag")
+        if isinstance(event, yaml.MappingStartEvent):
+            return self.mapping(events, path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return [
+                self.value(item, events, (*path, index))
+                for index, item in enumerate(self.inside(events, yaml.SequenceEndEvent, path))
+            ]
+        if isinstance(event, yaml.ScalarEvent):
+            return self.scalar(event)
+        if isinstance(event, yaml.AliasEvent):
+            what = f"`*{event.anchor}` is a YAML alias, which is not read here"
+            right = f'write the value out; a wildcard is in quotes: "*.{event.anchor}"'
+            self.refuse(event, what, right)
+        return None
+
+    def inside(
+        self, events: Iterator[yaml.Event], end: type[yaml.Event], path: Path
+    ) -> Iterator[yaml.Event]:
+        """The events that start something in the list or mapping at `path`, up to its end."""
+        for event in events:
+            if isinstance(event, end):
+                return
+            if len(path) >= DEPTH_LIMIT:
+                self.refuse(event, "the file is nested too deeply", "no key of it is that deep")
+                raise PipelinesInvalid(self.refused)
+            yield event
+
+    def mapping(self, events: Iterator[yaml.Event], path: Path) -> dict[str, Any]:
+        lines = self.source.lines
+        data: dict[str, Any] = {}
+        for number, event in enumerate(self.inside(events, yaml.MappingEndEvent, path)):
+            if not isinstance(event, yaml.ScalarEvent):
+                self.value(event, events, (*path, "?", number))
+                self.value(next(events), events, (*path, "?", number))
+                if not isinstance(event, yaml.AliasEvent):
+                    what = "a list or a mapping cannot be a key"
+                    self.refuse(event, what, "keys are plain words")
+                continue
+            # Keys are names: `on:` and `12:` too are just their text.
+            key = event.value
+            if key == "<<" and event.implicit[0]:
+                self.refuse(event, "`<<` is not read here", "write the keys out, or use `defaults`")
+            if key in data:
+                what = f"`{key}` is given twice, first on line {lines[(*path, key)]}"
+                fault = Fault(
+                    self.source.file, _line(event), printable(what), "keep one of the two"
+                )
+                self.source.faults.append(fault)
+                self.value(next(events), events, (*path, "?", number))
+                continue
+            lines[(*path, key)] = _line(event)
+            data[key] = self.value(next(events), events, (*path, key))
+        return data
+
+    def scalar(self, event: yaml.ScalarEvent) -> Any:
+        tag = event.tag
+        if tag is None or tag == "!":
+            tag = self.resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+        if tag not in SCALARS:
+            return event.value
+        try:
+            return self.constructor.construct_object(yaml.ScalarNode(tag, event.value))
+        except (ValueError, KeyError):
+            # `0x_`, `!!bool maybe`, a number of ten thousand digits: a value by its look only.
+            return event.value
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
 
 
 def _syntax_fault(error: Exception, text: str | bytes, file: str) -> Fault:
-    if isinstance(error, RecursionError):
-        return Fault(file, 1, "the file is nested too deeply", "four levels are all it needs")
     if isinstance(error, UnicodeDecodeError):
         line = error.object.count(b"\n", 0, error.start) + 1
         return Fault(file, line, "this is not UTF-8 text", "save the file as UTF-8")
@@ -95,8 +198,6 @@ def _syntax_fault(error: Exception, text: str | bytes, file: str) -> Fault:
     elif "alias" in f"{error.context} {problem}":
         what = "a wildcard must be in quotes"
         right = 'without them `*` means something else to YAML: write "*.example.com"'
-    elif "another document" in problem:
-        what, right = "the file has a second YAML document", "remove the line `---`"
     else:
         what = f"this is not YAML: {printable(problem)}"
         right = "look at the indentation, quotes and colons up to here"
@@ -109,73 +210,3 @@ def _line_of_character(text: str, error: ReaderError) -> int:
     character = error.character
     found = text.find(character if isinstance(character, str) else chr(character))
     return text.count("\n", 0, max(found, 0)) + 1
-
-
-def _refused(root: yaml.Node, text: str, file: str) -> Iterator[Fault]:
-    """Aliases, merge keys and tags. Only where there are any is the text read again."""
-    seen: set[int] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            break
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            waiting += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        if node.tag not in USED:
-            break
-    else:
-        return
-    for event in yaml.parse(text, Loader=LOADER):
-        if event.start_mark is None:
-            continue
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent):
-            yield Fault(
-                file,
-                line,
-                f"`*{event.anchor}` is a YAML alias, which is not read here",
-                f'write the value out; a wildcard is in quotes: "*.{event.anchor}"',
-            )
-        elif isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
-            yield Fault(
-                file, line, "`<<` is not read here", "write the keys out, or use `defaults`"
-            )
-        elif (tag := getattr(event, "tag", None)) is not None and tag not in USED:
-            yield Fault(file, line, f"the YAML tag `{tag}` is not read here", "remove the tag")
-
-
-def _read(node: yaml.Node, path: Path, source: Source) -> Any:
-    source.lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        return _read_mapping(node, path, source)
-    if isinstance(node, yaml.SequenceNode):
-        return [_read(item, (*path, index), source) for index, item in enumerate(node.value)]
-    if node.tag not in SCALARS:
-        return node.value
-    try:
-        return SafeConstructor().construct_object(node)
-    except (ValueError, KeyError):  # `0x_`, `!!bool maybe`: a number or boolean by its tag only
-        return node.value
-
-
-def _read_mapping(node: yaml.MappingNode, path: Path, source: Source) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            what = "a list or a mapping cannot be a key"
-            source.faults.append(Fault(source.file, line, what, "keys are plain words"))
-            continue
-        # Keys are names: `on:` and `12:` too are just their text.
-        key = str(key_node.value)
-        if key in data:
-            first = source.lines[(*path, key)]
-            what = printable(f"`{key}` is given twice, first on line {first}")
-            source.faults.append(Fault(source.file, line, what, "keep one of the two"))
-            continue
-        source.lines[(*path, key)] = line
-        data[key] = _read(value_node, (*path, key), source)
-    return data

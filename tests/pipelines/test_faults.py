@@ -86,6 +86,19 @@ WRONG_FILES: dict[str, tuple[str | bytes, list[str]]] = {
             "remove the tag"
         ],
     ),
+    "too deep to be meant": (
+        "issuers:\n  one: " + "[" * 100_000 + "\n",
+        ["2: the file is nested too deeply → no key of it is that deep"],
+    ),
+    "an alias, a tag and an open bracket": (
+        "a: &x 1\nb: *x\nc: !mine d\ne: [1\n",
+        [
+            "2: `*x` is a YAML alias, which is not read here → write the value out; a wildcard is "
+            'in quotes: "*.x"',
+            "3: the YAML tag `!mine` is not read here → remove the tag",
+            f"4: this is not YAML: did not find expected ',' or ']' → {SYNTAX}",
+        ],
+    ),
     "a duplicate key": (
         SHOP + "    name: b\n",
         ["5: `name` is given twice, first on line 3 → keep one of the two"],
