@@ -1,0 +1,193 @@
+"""The `certrail` command: the functions of the Lambda functions, with a terminal.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 fine, 1 failed, 2 bad input,
+3 changes wait (`plan --check`).
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certrail import log
+from certrail.errors import CertrailError, PipelinesInvalid
+from certrail.pipelines import Pipelines
+from cli import plan as planning
+from cli import reference, render
+from cli.workspace import NoBucket, NoPipeline, Workspace, issue_here
+from deployers.kinds.all import AnyTarget
+
+FAILED, BAD_INPUT, CHANGES_WAIT = 1, 2, 3
+
+app = typer.Typer(
+    help="Certificates over ACME, put where AWS uses them, and kept there.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[
+    Path, typer.Option("--file", "-f", envvar="CERTRAIL_FILE", help="The pipelines file.")
+]
+Bucket = Annotated[
+    str,
+    typer.Option(
+        envvar="CERTRAIL_BUCKET", help="certrail's bucket: the stack's output `BucketName`."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[PIPELINE]...", help="Only these pipelines.")
+]
+DEFAULT_FILE = Path("pipelines.yaml")
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+) -> None:
+    log.to_terminal(verbose=verbose)
+
+
+@app.command()
+def validate(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
+    """Check the pipelines file, offline; every fault with its line."""
+    try:
+        pipelines = Workspace(file).local()
+    except PipelinesInvalid as invalid:
+        if not as_json:
+            raise
+        render.as_json([vars(fault) for fault in invalid.faults])
+        raise typer.Exit(BAD_INPUT) from None
+    if as_json:
+        render.as_json([])
+    else:
+        targets = sum(len(pipeline.targets) for pipeline in pipelines.pipelines)
+        render.line(f"{file}: {len(pipelines.pipelines)} pipelines, {targets} targets, no faults")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the pipelines file."""
+    render.line(reference.schema(Pipelines[AnyTarget]).rstrip("\n"))
+
+
+@app.command()
+def plan(
+    names: Names = None,
+    file: File = DEFAULT_FILE,
+    bucket: Bucket = "",
+    as_json: Json = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 3 where changes wait, for CI.")
+    ] = False,
+) -> None:
+    """Say what would change and why. Reads only."""
+    workspace = Workspace(file, bucket)
+    with render.working("Reading AWS"):
+        plans = planning.plan(workspace, names, datetime.now(UTC))
+    if as_json:
+        render.as_json([each.as_json() for each in plans])
+    else:
+        render.plans(plans)
+    if any(each.failures for each in plans):
+        raise typer.Exit(FAILED)
+    if check and any(each.waits for each in plans):
+        raise typer.Exit(CHANGES_WAIT)
+
+
+@app.command()
+def apply(
+    names: Names = None, file: File = DEFAULT_FILE, bucket: Bucket = "", as_json: Json = False
+) -> None:
+    """Carry out the plan from here, without any Lambda function."""
+    workspace = Workspace(file, bucket)
+    outcomes = planning.apply(workspace, names, tell=render.progress)
+    if as_json:
+        render.as_json([outcome.as_json() for outcome in outcomes])
+    else:
+        render.outcomes(outcomes)
+    if any(outcome.error for outcome in outcomes):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def issue(
+    name: Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")],
+    file: File = DEFAULT_FILE,
+    bucket: Bucket = "",
+    minutes: Annotated[int, typer.Option(help="Give up after this long.", min=1)] = 15,
+    as_json: Json = False,
+) -> None:
+    """Issue one pipeline's certificate now, due or not, and publish it."""
+    log.to_terminal(verbose=True)
+    workspace = Workspace(file, bucket)
+    pipeline = workspace.one(workspace.local(), name)
+    current = issue_here(workspace, pipeline, timedelta(minutes=minutes), asked=True)
+    if as_json:
+        render.as_json(render.current_json(current))
+    else:
+        render.line(render.current_line(current))
+
+
+@app.command()
+def status(names: Names = None, bucket: Bucket = "", as_json: Json = False) -> None:
+    """Show what every target holds, what failed, and when it is tried again."""
+    workspace = Workspace(DEFAULT_FILE, bucket)
+    with render.working("Reading the bucket"):
+        statuses = planning.status(workspace, names, datetime.now(UTC))
+    if as_json:
+        render.as_json([each.as_json() for each in statuses])
+    else:
+        render.statuses(statuses, datetime.now(UTC))
+    if any(each.failed for each in statuses):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def push(file: File = DEFAULT_FILE, bucket: Bucket = "", as_json: Json = False) -> None:
+    """Validate the pipelines file and upload it: the Lambda functions do the rest."""
+    workspace = Workspace(file, bucket)
+    pipelines = workspace.local()
+    workspace.store.put_pipelines_text(workspace.text())
+    if as_json:
+        render.as_json({"bucket": bucket, "pipelines": [each.name for each in pipelines.pipelines]})
+    else:
+        render.line(f"{file}: {len(pipelines.pipelines)} pipelines pushed to s3://{bucket}")
+
+
+@app.command()
+def sandbox(file: File = DEFAULT_FILE) -> None:
+    """Run a local AWS, CA and DNS with the template deployed, until Ctrl-C."""
+    # moto and all else that the sandbox needs is an extra; the other commands do without.
+    from cli.local_cloud import serve
+
+    serve(file, Workspace(file).text())
+
+
+@app.command()
+def demo(file: File = DEFAULT_FILE) -> None:
+    """Show certificates travel through the template's functions to every kind of target."""
+    from cli.demo import demo as run_demo
+
+    if not run_demo(file, Workspace(file).text()):
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    try:
+        app()
+    except (PipelinesInvalid, NoBucket, NoPipeline) as error:
+        render.error(error)
+        sys.exit(BAD_INPUT)
+    except CertrailError as error:
+        render.error(error)
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()
