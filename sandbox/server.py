@@ -25,14 +25,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
 from uuid import uuid4
+from xml.etree.ElementTree import Element, tostring
 
-from moto.core.exceptions import ServiceException
 from moto.core.request import (
     PRESERVED_HEADER_NAMES_ENVIRON_KEY,
     determine_request_protocol,
     should_preserve_original_header_name,
 )
-from moto.core.serialize import get_serializer_class
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from sandbox import permissions
@@ -295,23 +294,46 @@ class Server:
 def _error(
     call: Call, environ: dict[str, Any], code: str, message: str, status: int | None = None
 ) -> Answer:
-    """An error as this service words it: json, query, rest-xml or S3's own XML."""
-    if call.model is None:
-        plain = json.dumps({"__type": code, "message": message})
-        return Answer(status or 400, [("Content-Type", "application/json")], plain.encode())
-    service = call.model.service_model
-    protocol = determine_request_protocol(service, environ.get("CONTENT_TYPE"))
-    serializer = get_serializer_class(str(service.service_name), protocol)(call.model)
-    # For services that once spoke query, code and x-amzn-query-error are the same word.
-    worded = serializer.serialize(ServiceException(code, message))
-    stated = code in {shape.name for shape in service.error_shapes}
+    """An error as this service words it (https://smithy.io/2.0/aws/protocols/index.html)."""
+    service = call.model.service_model if call.model else None
+    protocol = determine_request_protocol(service, environ.get("CONTENT_TYPE")) if service else ""
     if status is None:
-        status = worded["status_code"] if stated else STATUS.get(code, worded["status_code"])
-    if status == 400 and protocol == "rest-json" and code == "AccessDeniedException":
+        modelled = {
+            shape.metadata.get("error", {}).get("code", shape.name): shape.metadata.get("error", {})
+            for shape in (service.error_shapes if service else ())
+        }
+        status = modelled.get(code, {}).get("httpStatusCode") or STATUS.get(code, 400)
+    if call.service == "s3":
+        return _xml(status, {"Error": {"Code": code, "Message": message}})
+    if protocol in {"query", "rest-xml"}:
+        kind = "Sender" if status < 500 else "Receiver"
+        error = {"Type": kind, "Code": code, "Message": message}
+        return _xml(status, {"ErrorResponse": {"Error": error, "RequestId": str(uuid4())}})
+    if protocol == "rest-json" and code == "AccessDeniedException":
         status = 403
-    headers = [(str(name), str(value)) for name, value in worded["headers"].items()]
-    text: str | bytes = worded["body"]
-    return Answer(status, headers, text if isinstance(text, bytes) else text.encode())
+    headers = [
+        ("Content-Type", environ.get("CONTENT_TYPE") or "application/json"),
+        ("x-amzn-errortype", code),
+    ]
+    if service and service.is_query_compatible:
+        # Services that once spoke query keep its codes, in a header.
+        headers.append(("x-amzn-query-error", f"{code};Sender"))
+    text = json.dumps({"__type": code, "message": message})
+    return Answer(status, headers, text.encode())
+
+
+def _xml(status: int, content: dict[str, Any]) -> Answer:
+    def element(name: str, value: Any) -> Element:
+        made = Element(name)
+        if isinstance(value, dict):
+            made.extend(element(*part) for part in value.items())
+        else:
+            made.text = value
+        return made
+
+    ((name, value),) = content.items()
+    body = tostring(element(name, value), "utf-8", xml_declaration=True)
+    return Answer(status, [("Content-Type", "text/xml")], body)
 
 
 class _Listener(ThreadingMixIn, TCPServer):
