@@ -196,8 +196,9 @@ class Network(ClientNetwork):
                 raise failure
             try:
                 backoff.pause(wait_until)
-            except DeadlinePassed as passed:
-                raise passed from failure
+            except DeadlinePassed:
+                # What the CA said, or that it said nothing, is the better news.
+                raise failure from failure.__cause__
 
 
 class Client:

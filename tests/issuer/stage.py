@@ -31,15 +31,40 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+class TcpServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    hidden = ""
+
+
+class UdpServer(socketserver.ThreadingUDPServer):
+    hidden = ""
+
+
+class Tcp(socketserver.StreamRequestHandler):
+    server: TcpServer
+
+    def handle(self) -> None:
+        while size := self.rfile.read(2):
+            reply = answer(self.rfile.read(int.from_bytes(size)), self.server.hidden)
+            self.wfile.write(len(reply).to_bytes(2) + reply)
+
+
+class Udp(socketserver.DatagramRequestHandler):
+    server: UdpServer
+
+    def handle(self) -> None:
+        self.wfile.write(answer(self.rfile.read(), self.server.hidden))
+
+
 class Nameserver:
     """Answers TXT questions from the Route 53 that moto emulates in this process; by TCP too, which
-    is how Pebble asks."""
+    is how Pebble asks. hidden: a name it knows nothing of."""
 
-    def __init__(self) -> None:
-        self._tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tcp)
-        self._tcp.daemon_threads = True
+    def __init__(self, hidden: str = "") -> None:
+        self._tcp = TcpServer(("127.0.0.1", 0), Tcp)
         self.port = int(self._tcp.server_address[1])
-        self._udp = socketserver.ThreadingUDPServer(("127.0.0.1", self.port), Udp)
+        self._udp = UdpServer(("127.0.0.1", self.port), Udp)
+        self._tcp.hidden = self._udp.hidden = hidden
         self._threads = [
             threading.Thread(target=server.serve_forever, args=[0.05])
             for server in (self._tcp, self._udp)
@@ -55,19 +80,7 @@ class Nameserver:
             thread.join()
 
 
-class Udp(socketserver.DatagramRequestHandler):
-    def handle(self) -> None:
-        self.wfile.write(answer(self.rfile.read()))
-
-
-class Tcp(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        while size := self.rfile.read(2):
-            reply = answer(self.rfile.read(int.from_bytes(size)))
-            self.wfile.write(len(reply).to_bytes(2) + reply)
-
-
-def answer(packet: bytes) -> bytes:
+def answer(packet: bytes, hidden: str) -> bytes:
     query = dns.message.from_wire(packet)
     reply = dns.message.make_response(query)
     reply.flags |= dns.flags.AA
@@ -75,7 +88,7 @@ def answer(packet: bytes) -> bytes:
     texts = [
         value
         for record in records()
-        if record.type == "TXT" and record.name == name.to_text().lower()
+        if record.type == "TXT" and record.name == name.to_text().lower() != f"{hidden}."
         for value in record.records
     ]
     if texts and query.question[0].rdtype == dns.rdatatype.TXT:
@@ -119,7 +132,8 @@ def pebble(
             "ocspResponderURL": "",
             "externalAccountBindingRequired": False,
             "keyAlgorithm": "ecdsa",
-            "retryAfter": {"authz": 1, "order": 1},
+            "domainBlocklist": ["blocked.example"],
+            "retryAfter": {"authz": 0, "order": 0},
             "profiles": {
                 "default": {"description": "90 days", "validityPeriod": 7776000},
             },

@@ -1,0 +1,135 @@
+"""When a certificate is due, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certrail.bundle import Facts
+from certrail.keys import KeyType
+from certrail.pipelines.model import Issuer, Pipeline
+from certrail.store import Current, Issued
+from issuer.due import Why, due, renew_at, waits, wanted
+from issuer.lease import Progress
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+DIRECTORY = "https://ca.example/dir"
+PIPELINE: Pipeline[object] = Pipeline(
+    name="shop",
+    domains=("shop.example", "*.shop.example"),
+    issuer_name="ca",
+    issuer=Issuer(directory=DIRECTORY),
+    key_type=KeyType.ECDSA_P256,
+    profile="tlsserver",
+    targets=(),
+)
+
+lives = st.timedeltas(min_value=timedelta(hours=1), max_value=timedelta(days=400))
+
+
+def current(
+    *, life: timedelta = timedelta(days=90), age: timedelta = timedelta(0), generation: int = 3
+) -> Current:
+    facts = Facts(
+        fingerprint="ab" * 32,
+        domains=PIPELINE.domains,
+        not_before=NOW - age,
+        not_after=NOW - age + life,
+        serial="1",
+        issuer="CN=x",
+        key_type=KeyType.ECDSA_P256,
+        key_usages=(),
+        extended_key_usages=(),
+    )
+    issued = Issued(
+        issuer="ca",
+        directory=DIRECTORY,
+        account="https://ca.example/1",
+        profile="tlsserver",
+        key_type=KeyType.ECDSA_P256,
+        domains=PIPELINE.domains,
+    )
+    return Current("shop", generation, facts, issued, {}, NOW - age)
+
+
+def why(pipeline: Pipeline[object], held: Current | None, asked: int | None = None) -> Why | None:
+    found = due(pipeline, held, NOW, asked=asked)
+    return found.why if found else None
+
+
+def test_without_a_certificate() -> None:
+    assert why(PIPELINE, None) is Why.FIRST
+
+
+def test_a_fresh_one_is_not_due() -> None:
+    assert why(PIPELINE, current()) is None
+
+
+@given(lives, st.floats(min_value=0, max_value=2))
+def test_by_age(life: timedelta, part: float) -> None:
+    """A third of the life left, half where it is shorter than ten days."""
+    share = 0.5 if life < timedelta(days=10) else 2 / 3
+    age = life * part
+    distance = abs(age - life * share)
+    found = why(PIPELINE, current(life=life, age=age))
+    # Rounding of microseconds at the very moment is nobody's business.
+    if distance > timedelta(seconds=1):
+        assert found is (Why.AGE if part > share else None)
+
+
+@given(lives)
+def test_the_moment_is_within_the_life(life: timedelta) -> None:
+    assert NOW < renew_at(NOW, NOW + life) < NOW + life
+
+
+def test_an_expired_one_is_due() -> None:
+    assert why(PIPELINE, current(age=timedelta(days=100))) is Why.AGE
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (replace(PIPELINE, domains=("shop.example",)), "domains"),
+        (replace(PIPELINE, key_type=KeyType.RSA_2048), "key type"),
+        (replace(PIPELINE, profile=None), "profile"),
+        (replace(PIPELINE, issuer=Issuer(directory="https://other.example/dir")), "issuer"),
+    ],
+)
+def test_by_a_changed_file(changed: Pipeline[object], told: str) -> None:
+    found = due(changed, current(), NOW)
+    assert found is not None
+    assert found.why is Why.CHANGED
+    assert told in found.text
+    assert wanted(changed) != wanted(PIPELINE)
+
+
+@given(st.permutations(PIPELINE.domains))
+def test_the_order_of_the_names_is_no_change(domains: list[str]) -> None:
+    pipeline = replace(PIPELINE, domains=tuple(domains))
+    assert why(pipeline, current()) is None
+    assert wanted(pipeline) == wanted(PIPELINE)
+
+
+def test_an_address_for_the_ca_s_letters_is_no_change() -> None:
+    pipeline = replace(PIPELINE, issuer=Issuer(directory=DIRECTORY, email="ops@shop.example"))
+    assert why(pipeline, current()) is None
+
+
+def test_asked_for_counts_until_something_newer_is_there() -> None:
+    assert why(PIPELINE, current(generation=3), asked=3) is Why.ASKED
+    assert why(PIPELINE, current(generation=4), asked=3) is None
+
+
+def test_a_failure_waits_unless_the_file_changed() -> None:
+    failed = Progress(
+        wanted(PIPELINE), attempts=1, error="no", next_attempt=NOW + timedelta(minutes=1)
+    )
+    assert waits(PIPELINE, failed, NOW)
+    assert not waits(PIPELINE, failed, NOW + timedelta(minutes=1))
+    assert not waits(replace(PIPELINE, domains=("shop.example",)), failed, NOW)
+    assert not waits(PIPELINE, None, NOW)
+    assert not waits(PIPELINE, Progress(wanted(PIPELINE)), NOW)

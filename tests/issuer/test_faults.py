@@ -1,0 +1,253 @@
+"""A CA that is busy, forgetful or gone, and an AWS that says no: a proxy in front of each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from certrail.aws import Aws
+from certrail.errors import AccessDenied, AcmeRefused, DnsError
+from issuer import lease
+from issuer.acme import PATIENCE, Unreachable
+from issuer.clock import Clock
+from tests.issuer.conftest import World, within
+from tests.issuer.proxy import Answer, Proxy, in_front_of
+
+Fault = Callable[[str, str], Answer | None]
+
+
+@pytest.fixture
+def proxy(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with in_front_of(world.ca.directory, world.ca.ca_bundle, tmp_path) as running:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        yield running
+
+
+@pytest.fixture
+def proxied(world: World, proxy: Proxy) -> World:
+    """The CA behind the proxy."""
+    directory = f"https://localhost:{proxy.port}/dir"
+    return replace(world, ca=replace(world.ca, directory=directory))
+
+
+def problem(status: int, kind: str, detail: str, **headers: str) -> Answer:
+    body = {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail, "status": status}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(
+        status, named | {"Content-Type": "application/problem+json"}, json.dumps(body).encode()
+    )
+
+
+def once(part: str, answer: Answer, times: int = 1) -> Fault:
+    left = [answer] * times
+
+    def fault(method: str, path: str) -> Answer | None:
+        return left.pop() if part in path and method == "POST" and left else None
+
+    return fault
+
+
+@pytest.mark.parametrize("part", ["sign-me-up", "order-plz", "authZ", "chalZ", "finalize", "certZ"])
+def test_every_step_survives_a_busy_ca(proxied: World, proxy: Proxy, part: str) -> None:
+    proxy.instead = once(part, Answer(503, {"Retry-After": "0"}, b"<html>busy</html>"), times=2)
+    assert proxied.issue() is not None
+    assert proxied.texts() == []
+
+
+@pytest.mark.parametrize("part", ["sign-me-up", "order-plz", "authZ", "chalZ", "finalize", "certZ"])
+def test_every_step_survives_a_lost_answer(proxied: World, proxy: Proxy, part: str) -> None:
+    """The CA has done it, and the connection breaks before it can say so."""
+    proxy.after = once(part, Answer(0))
+    current = proxied.issue()
+    assert current is not None
+    assert current.generation == 1
+    assert proxied.texts() == []
+
+
+def test_five_bad_nonces_in_a_row(proxied: World, proxy: Proxy) -> None:
+    proxy.instead = once("order-plz", problem(400, "badNonce", "no"), times=5)
+    assert proxied.issue() is not None
+
+
+def test_nothing_but_bad_nonces(proxied: World, proxy: Proxy) -> None:
+    proxy.instead = once("order-plz", problem(400, "badNonce", "no"), times=10**4)
+    with pytest.raises(Exception, match="time allowed"):
+        proxied.issue(clock=within(2))
+    assert len(proxy.seen) < 60
+
+
+@pytest.mark.parametrize("by_date", [False, True])
+def test_retry_after_is_waited_for(proxied: World, proxy: Proxy, by_date: bool) -> None:
+    # Half a second is added to what a date, in whole seconds, may round away.
+    moment = datetime.now(UTC) + timedelta(seconds=2.5)
+    header = format_datetime(moment, usegmt=True) if by_date else "2"
+    proxy.instead = once("order-plz", problem(429, "rateLimited", "slowly", Retry_After=header))
+    started = time.monotonic()
+    assert proxied.issue() is not None
+    assert time.monotonic() - started > 1.4
+
+
+def test_a_rate_limit_longer_than_the_run(proxied: World, proxy: Proxy) -> None:
+    answer = problem(429, "rateLimited", "too many certificates already issued", Retry_After="7200")
+    proxy.instead = once("order-plz", answer, times=10**4)
+    started = datetime.now(UTC)
+    with pytest.raises(AcmeRefused, match="too many certificates already issued") as caught:
+        proxied.issue()
+    assert caught.value.type == "rateLimited"
+    assert caught.value.retryable
+    progress = lease.read(proxied.store, "shop")
+    assert progress is not None
+    assert progress.next_attempt is not None
+    # The CA's moment, not the schedule's one minute. One request, not one a second.
+    assert progress.next_attempt >= started + timedelta(seconds=7200)
+    assert sum("order-plz" in path for _, path in proxy.seen) <= 10
+
+
+def test_patience_with_a_ca_that_is_down(proxied: World, proxy: Proxy) -> None:
+    """Tried again for two minutes, not for the fifteen that a function has."""
+    proxy.instead = lambda method, path: Answer(502)
+    moment = datetime.now(UTC)
+    started = moment
+
+    def sleep(seconds: float) -> None:
+        nonlocal moment
+        moment += timedelta(seconds=seconds)
+
+    clock = Clock(lambda: moment, sleep, moment + timedelta(minutes=15))
+    with pytest.raises(AcmeRefused, match="HTTP 502") as caught:
+        proxied.issue(clock=clock)
+    assert caught.value.retryable
+    assert PATIENCE <= moment - started < 1.2 * PATIENCE
+
+
+def test_a_ca_that_hangs_up(proxied: World, proxy: Proxy) -> None:
+    proxy.instead = lambda method, path: Answer(0)
+    with pytest.raises(Unreachable, match="gave no answer to the directory"):
+        proxied.issue(clock=within(1))
+
+
+def test_an_answer_that_makes_no_sense(proxied: World, proxy: Proxy) -> None:
+    proxy.after = once("order-plz", Answer(201, {"Location": "x", "Replay-Nonce": "eA"}, b"[]"))
+    with pytest.raises(Unreachable, match="makes no sense"):
+        proxied.issue()
+    assert proxied.texts() == []
+
+
+def test_an_invalid_authorization_that_says_nothing(proxied: World, proxy: Proxy) -> None:
+    order = b"""{"status": "invalid", "identifiers": [], "finalize": "", "authorizations":
+        ["https://localhost:%d/authZ/1"]}""" % (proxy.port,)
+    silent = b"""{"status": "invalid", "identifier": {"type": "dns", "value": "x.example"},
+        "challenges": [{"type": "dns-01", "status": "invalid", "url": "u", "token": "dG9rZW4"}]}"""
+    nonce = {"Replay-Nonce": "eA", "Location": f"https://localhost:{proxy.port}/my-order/1"}
+
+    def fault(method: str, path: str) -> Answer | None:
+        if path == "/order-plz":
+            return Answer(201, nonce, order)
+        return Answer(200, nonce, silent) if path == "/authZ/1" else None
+
+    proxy.instead = fault
+    with pytest.raises(AcmeRefused, match=r"x\.example is invalid: it gave no reason"):
+        proxied.issue()
+
+
+def test_subproblems_are_told_by_name(proxied: World, proxy: Proxy) -> None:
+    body = {
+        "type": "urn:ietf:params:acme:error:compound",
+        "detail": "two things",
+        "subproblems": [
+            {
+                "type": f"urn:ietf:params:acme:error:{kind}",
+                "detail": detail,
+                "identifier": {"type": "dns", "value": name},
+            }
+            for kind, detail, name in (
+                ("caa", "CAA forbids it", "a.example"),
+                ("rejectedIdentifier", "we do not like it", "b.example"),
+            )
+        ],
+    }
+    answer = Answer(403, {"Content-Type": "application/problem+json"}, json.dumps(body).encode())
+    proxy.instead = once("order-plz", answer)
+    with pytest.raises(AcmeRefused) as caught:
+        proxied.issue()
+    assert (
+        "two things (compound); a.example: CAA forbids it (caa); b.example: we do not like it"
+        in (str(caught.value))
+    )
+
+
+def test_what_a_certificate_costs(proxied: World, proxy: Proxy) -> None:
+    """Requests to the CA that are not polls and not Pebble's bad nonces."""
+    assert proxied.issue() is not None
+    sent = {path.split("/")[1] for _, path in proxy.seen}
+    assert sent == {
+        "dir", "nonce-plz", "sign-me-up", "order-plz", "authZ", "chalZ", "my-order",
+        "finalize-order", "certZ",
+    }  # fmt: skip
+
+
+DENIED = b"""<?xml version="1.0"?><ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>
+<Message>User: arn:aws:sts::1:assumed-role/x is not authorized</Message></Error></ErrorResponse>"""
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "action"),
+    [
+        ("GET", "/hostedzone", "route53:ListHostedZones"),
+        ("POST", "/rrset", "route53:ChangeResourceRecordSets"),
+        ("GET", "/change/", "route53:GetChange"),
+    ],
+)
+def test_route_53_denies(
+    world: World,
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    part: str,
+    action: str,
+) -> None:
+    with in_front_of(endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ROUTE_53", f"http://127.0.0.1:{proxy.port}")
+        proxy.instead = lambda m, path: (
+            Answer(403, {"Content-Type": "text/xml"}, DENIED)
+            if m == method and part in path
+            else None
+        )
+        with pytest.raises(AccessDenied) as caught:
+            replace(world, aws=Aws()).issue()
+    assert caught.value.action == action
+    assert f"Allow {action}" in str(caught.value)
+    assert not caught.value.retryable
+    assert world.texts() == []
+    progress = lease.read(world.store, "shop")
+    assert progress is not None
+    assert progress.permanent
+
+
+def test_cleaning_up_is_denied_after_the_certificate_is_there(
+    world: World, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_front_of(endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ROUTE_53", f"http://127.0.0.1:{proxy.port}")
+        changes = 0
+
+        def fault(method: str, path: str) -> Answer | None:
+            nonlocal changes
+            changes += "/rrset" in path
+            return Answer(403, {"Content-Type": "text/xml"}, DENIED) if changes > 1 else None
+
+        proxy.instead = fault
+        with pytest.raises(DnsError, match="could not be removed"):
+            replace(world, aws=Aws()).issue()
+    # Published nevertheless, and the error says which record to delete.
+    assert world.store.current("shop") is not None
+    progress = lease.read(world.store, "shop")
+    assert progress is not None
+    assert f"_acme-challenge.{world.zone}" in str(progress.error)

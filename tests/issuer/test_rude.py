@@ -1,0 +1,56 @@
+"""Pebble at its rudest: bad nonces, reused authorizations, chains of every length."""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from certrail.store import Current
+from tests.issuer import stage
+from tests.issuer.conftest import World, within
+
+ISSUANCES = 200
+AT_ONCE = 8
+
+
+def test_no_issuance_is_lost(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done: list[Current | None] = []
+    started = time.monotonic()
+    for chain, reuse in ((1, 0), (2, 50), (3, 100)):
+        folder = tmp_path / str(chain)
+        with stage.pebble(
+            folder, world.nameserver.port, bad_nonces=15, reuse=reuse, chain=chain
+        ) as ca:
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
+            rude = replace(world, ca=ca)
+
+            def one(number: int, rude: World = rude, chain: int = chain) -> Current | None:
+                names = (f"n{number % 20}.{rude.zone}", f"*.n{number % 20}.{rude.zone}")
+                pipeline = replace(
+                    rude.pipeline(*names, name=f"p{number}"), issuer_name=f"chain-{chain}"
+                )
+                current = rude.issue(pipeline, clock=within(60))
+                assert current is not None
+                bundle = rude.store.bundle(current)
+                assert len(x509.load_pem_x509_certificates(bundle.chain.encode())) == chain
+                return current
+
+            share = range(len(done), ISSUANCES * chain // 3)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                done += pool.map(one, share)
+    assert len(done) == ISSUANCES
+    assert world.texts() == []
+    with capsys.disabled():
+        took = time.monotonic() - started
+        sys.stdout.write(f"\n{len(done)} of {ISSUANCES} issued in {took:.1f} s\n")
