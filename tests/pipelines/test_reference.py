@@ -30,6 +30,12 @@ def test_every_part_of_the_file_has_its_table() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_its_page_with_its_table(kind: str) -> None:
+    text = (ROOT / f"docs/targets/{kind}.md").read_text(encoding="utf-8")
+    assert f"<!-- fields: {kind} -->\n\n| key |" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_key_is_explained(kind: str) -> None:
     for name, info in KINDS[kind].model_fields.items():
         assert info.description or name == "type", f"`{name}` of {kind} has no description"
