@@ -34,6 +34,9 @@ MODELS = {
 # IAM's prefix where it is not the name in the signature.
 PREFIXES = {"monitoring": "cloudwatch", "tagging": "tag"}
 
+# Services without regions: their calls are made in one, however they are signed.
+GLOBAL = {"cloudfront", "iam", "route53"}
+
 READS = re.compile(
     r"Get|List|Describe|Head|Search|BatchGet|Lookup|Validate|Estimate|Simulate|Select|Test"
     r"|AssumeRole|Receive|Decrypt|Encrypt|GenerateDataKey|ReEncrypt"
@@ -148,7 +151,7 @@ def read(environ: Mapping[str, Any], body: bytes) -> Call | None:
     return Call(
         service=prefix,
         action=f"{prefix}:{name}",
-        region=region,
+        region="us-east-1" if prefix in GLOBAL else region,
         account=request.headers.get("x-moto-account-id") or get_account_id_from(access_key),
         access_key=access_key,
         params=params,
