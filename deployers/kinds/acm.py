@@ -66,7 +66,9 @@ class Acm(Target):
         default=None,
         description="An import that exists already, to take over; left out, certrail makes its "
         "own.",
-        examples=["arn:aws:acm:eu-central-1:111111111111:certificate/9f2c…"],
+        examples=[
+            "arn:aws:acm:eu-central-1:111111111111:certificate/12345678-1234-1234-1234-123456789012"
+        ],
     )
     tags: Tags = Field(default={}, description="Tags of the certificate, besides certrail's own.")
 
