@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,13 +112,17 @@ class Cloud:
         def answer() -> AWSResponse:
             error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
             xml = f"<ErrorResponse>{error}</ErrorResponse>"
-            json = f'{{"__type": "{code}", "message": "{message}"}}'
+            document = json.dumps({"__type": code, "message": message})
             is_xml = operation in {"GetDistributionConfig", "UpdateDistribution"} or (
                 "Listener" in operation
             )
-            return _answer(status, xml if is_xml else json)
+            return _answer(status, xml if is_xml else document)
 
         self._before.setdefault(operation, []).append(answer)
+
+    def answer(self, operation: str, document: dict[str, Any]) -> None:
+        """Answer the next request of a JSON operation with this."""
+        self._before.setdefault(operation, []).append(lambda: _answer(200, json.dumps(document)))
 
     def _note(self, model: Any, **_: Any) -> None:
         prefix = {"tagging": "tag"}.get(
