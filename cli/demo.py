@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from certrail.bundle import short
+from certrail.errors import CertrailError
 from cli import plan as planning
 from cli import render
 from cli.local_cloud import LocalCloud, become_its_client, local_cloud
@@ -57,8 +58,10 @@ class Tour:
     def settle(self) -> None:
         """Wait until no event, message or invocation is under way."""
         functions = self.cloud.sandbox.functions
-        if not functions.idle(PATIENCE):
-            self.check(False, f"the functions are still busy after {PATIENCE:.0f} s")
+        try:
+            functions.idle(PATIENCE)
+        except CertrailError as error:
+            self.check(False, str(error))
         for failure in functions.failures:
             self.check(False, f"a function failed: {failure}")
 

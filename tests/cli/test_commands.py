@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from certrail.bundle import short
+from certrail.store import Store
+from sandbox import Sandbox
+from tests.cli.conftest import BUCKET, Certrail
+
+
+def test_validate_counts_what_is_there(certrail: Certrail, file: Path) -> None:
+    assert certrail("validate").out == f"{file}: 2 pipelines, 3 targets, no faults\n"
+    assert certrail("validate", "--json").json() == []
+
+
+def test_validate_lists_every_fault_with_its_line(certrail: Certrail, file: Path) -> None:
+    file.write_text(file.read_text().replace("type: acm", "type: amc").replace("mail.", "mail_."))
+    result = certrail("validate")
+    assert result.code == 2
+    assert f"{file}:8: " in result.err
+    assert f"{file}:11: " in result.err
+    assert result.out == ""
+    faults = certrail("validate", "--json")
+    assert faults.code == 2
+    assert [fault["line"] for fault in faults.json()] == [8, 11]
+
+
+def test_schema_is_the_one_in_the_docs(certrail: Certrail) -> None:
+    committed = Path(__file__).parents[2] / "docs/pipelines.schema.json"
+    assert certrail("schema").out == committed.read_text()
+
+
+def test_without_a_bucket_it_says_where_to_find_its_name(
+    certrail: Certrail, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CERTRAIL_BUCKET")
+    result = certrail("plan")
+    assert result.code == 2
+    assert "CERTRAIL_BUCKET" in result.err
+
+
+def test_a_file_that_is_not_there(certrail: Certrail) -> None:
+    result = certrail("validate", "--file", "nowhere.yaml")
+    assert result.code == 1
+    assert "nowhere.yaml: cannot be read" in result.err
+
+
+def test_an_unknown_pipeline_gets_the_nearest_name(certrail: Certrail, file: Path) -> None:
+    result = certrail("issue", "shpo")
+    assert result.code == 2
+    assert "there is no pipeline `shpo`. There is shop" in result.err
+
+
+def test_plan_reads_and_says_what_would_change(
+    certrail: Certrail, file: Path, sandbox: Sandbox
+) -> None:
+    mark = sandbox.server.calls.mark()
+    result = certrail("plan")
+    assert result.code == 0
+    assert "no certificate yet" in result.out
+    assert "cloudfront/E1SHOPEXAMPLE1" in result.out
+    assert "2 of 2 pipelines would change" in result.out
+    assert certrail("plan", "--check").code == 3
+    planned = certrail("plan", "--json", "shop").json()
+    assert [plan["pipeline"] for plan in planned] == ["shop"]
+    assert planned[0]["issue"] == "no certificate yet"
+    assert sandbox.server.calls.writes(since=mark) == []
+
+
+def test_apply_does_what_plan_says_and_then_nothing(
+    certrail: Certrail, file: Path, sandbox: Sandbox, store: Store
+) -> None:
+    applied = certrail("apply", "--json")
+    assert applied.code == 0, applied.err
+    assert {outcome["result"] for outcome in applied.json()} == {"issued", "deployed"}
+    assert [outcome["what"] for outcome in applied.json() if outcome["pipeline"] == "shop"] == [
+        "certificate",
+        "acm/eu-central-1",
+        "acm/us-east-1",
+        "cloudfront/E1SHOPEXAMPLE1",
+    ]
+    assert "shop: certificate: issued" in applied.err
+
+    checked = certrail("plan", "--check", "--json")
+    assert checked.code == 0
+    current = store.current("shop")
+    assert current is not None
+    assert {target["holds"] for target in checked.json()[0]["targets"]} == {current.fingerprint}
+
+    mark = sandbox.server.calls.mark()
+    again = certrail("apply", "--json")
+    assert {outcome["result"] for outcome in again.json()} == {"unchanged"}
+    written = sandbox.server.calls.writes(
+        "acm", "cloudfront", "elasticloadbalancing", "secretsmanager", "route53", since=mark
+    )
+    assert written == []
+
+
+def test_plan_sees_what_was_changed_by_hand_and_apply_repairs_it(
+    certrail: Certrail, file: Path, sandbox: Sandbox
+) -> None:
+    assert certrail("apply").code == 0
+    secrets = sandbox.session().client("secretsmanager", endpoint_url=sandbox.endpoint)
+    secrets.put_secret_value(SecretId="tls/fleet/bundle", SecretString="overwritten")
+    planned = certrail("plan", "--check", "--json", "fleet")
+    assert planned.code == 3
+    (target,) = planned.json()[0]["targets"]
+    assert target["action"] == "repair"
+    assert certrail("apply", "fleet").code == 0
+    assert certrail("plan", "--check").code == 0
+    assert "BEGIN" in secrets.get_secret_value(SecretId="tls/fleet/bundle")["SecretString"]
+
+
+def test_issue_renews_and_says_what_it_published(
+    certrail: Certrail, file: Path, store: Store
+) -> None:
+    first = certrail("issue", "fleet")
+    assert first.code == 0
+    assert first.out.startswith("fleet: generation 1, ")
+    assert "mail.example.org" in first.out
+    second = certrail("issue", "fleet", "--json").json()
+    current = store.current("fleet")
+    assert current is not None
+    assert (second["generation"], second["fingerprint"]) == (2, current.fingerprint)
+
+
+def test_push_uploads_a_good_file_and_no_other(
+    certrail: Certrail, file: Path, store: Store
+) -> None:
+    good = file.read_text()
+    assert certrail("push").out == f"{file}: 2 pipelines pushed to s3://{BUCKET}\n"
+    assert store.pipelines_text() == good
+    file.write_text(good.replace("cloudfront", "cloudfornt"))
+    assert certrail("push").code == 2
+    assert store.pipelines_text() == good
+
+
+def test_status_shows_what_is_held_and_what_failed(
+    certrail: Certrail, file: Path, store: Store
+) -> None:
+    assert certrail("push").code == 0
+    before = certrail("status")
+    assert before.code == 0
+    assert "no certificate yet" in before.out
+
+    wrong = file.read_text().replace("E1SHOPEXAMPLE1", "E0MISSING")
+    file.write_text(wrong)
+    assert certrail("push").code == 0
+    assert certrail("apply").code == 1
+    after = certrail("status")
+    assert after.code == 1
+    current = store.current("shop")
+    assert current is not None
+    assert short(current.fingerprint) in after.out
+    assert "there is no distribution E0MISSING" in after.out
+    assert "Remove the target from pipelines.yaml" in after.out
+    statuses = {each["pipeline"]: each for each in certrail("status", "--json").json()}
+    assert {target["state"] for target in statuses["fleet"]["targets"]} == {"deployed"}
+    assert [target["state"] for target in statuses["shop"]["targets"]] == [
+        "deployed",
+        "deployed",
+        "failed",
+    ]
+
+
+def test_nothing_that_is_printed_shows_a_key(certrail: Certrail, file: Path, store: Store) -> None:
+    printed = [certrail(*command) for command in (["apply"], ["issue", "shop"], ["plan", "--json"])]
+    current = store.current("fleet")
+    assert current is not None
+    key = store.bundle(current).private_key.reveal().splitlines()[1]
+    assert not any(key in result.out + result.err for result in printed)
+    assert not any("PRIVATE KEY" in result.out + result.err for result in printed)
