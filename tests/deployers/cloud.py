@@ -113,7 +113,7 @@ class Cloud:
             error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
             xml = f"<ErrorResponse>{error}</ErrorResponse>"
             document = json.dumps({"__type": code, "message": message})
-            is_xml = operation in {"GetDistributionConfig", "UpdateDistribution"} or (
+            is_xml = operation in {"GetDistributionConfig", "UpdateDistribution", "AssumeRole"} or (
                 "Listener" in operation
             )
             return _answer(status, xml if is_xml else document)
