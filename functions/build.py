@@ -87,8 +87,8 @@ def build(reached: Reached, runtime: Runtime, folder: Path) -> None:
     precompile(folder, runtime, OURS)
     if interpreter(runtime.python) is None:
         sys.stderr.write(
-            f"No Python {runtime.python} here, so there are no .pyc files in {folder}: the function "
-            "works, its cold starts take longer.\n"
+            f"No Python {runtime.python} here, so no .pyc files in {folder}: it works, but "
+            "takes longer to start.\n"
         )
 
 
@@ -184,8 +184,10 @@ def requirements(packages: Set[str]) -> list[str]:
 def packages(reached: Reached, runtime: Runtime) -> Path:
     """A folder of installed packages, from the cache where the same was asked for before."""
     lines = requirements(reached.packages)
-    about = [lines, PINS.read_text(), runtime.architecture, runtime.python]
-    about += [sorted(reached.services), interpreter(runtime.python), Path(__file__).read_text()]
+    about = [
+        *(lines, sorted(reached.services), runtime.architecture, runtime.python),
+        *(interpreter(runtime.python), PINS.read_text(), Path(__file__).read_text()),
+    ]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     kept = CACHE / key
     if not kept.exists():
