@@ -679,6 +679,9 @@ class EventInvokeConfig(Resource):
         self.function = properties["FunctionName"]
         if properties["Qualifier"] != "$LATEST":
             refuse(self.type, {"Qualifier other than $LATEST"})
+        if self.exists:
+            # moto would append the new one, and go on telling the old one.
+            self.remove()
         self.api("lambda").put_function_event_invoke_config(**properties)
 
     def remove(self) -> None:

@@ -11,10 +11,10 @@ from botocore.exceptions import ClientError
 from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
 
 from sandbox.stack import Stack, StackFailed, delete, deploy, transform
-from tests.sandbox.aws import REGION, Aws, moto
+from tests.sandbox.cloud import REGION, Cloud, cloud
 from tests.sandbox.template import TEMPLATE
 
-READ: dict[str, Callable[[Aws, str], Any]] = {
+READ: dict[str, Callable[[Cloud, str], Any]] = {
     "AWS::CloudWatch::Alarm": lambda aws, name: aws.client("cloudwatch").describe_alarms(
         AlarmNames=[name]
     )["MetricAlarms"][0],
@@ -48,17 +48,17 @@ OWNED = {
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[Aws]:
-    with moto() as aws:
+def aws() -> Iterator[Cloud]:
+    with cloud() as aws:
         yield aws
 
 
 @pytest.fixture(scope="module")
-def stack(aws: Aws, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+def stack(aws: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Stack:
     return put(aws, tmp_path_factory.mktemp("stack"), TEMPLATE)
 
 
-def put(aws: Aws, folder: Path, template: str, name: str = "tested", **parameters: str) -> Stack:
+def put(aws: Cloud, folder: Path, template: str, name: str = "tested", **parameters: str) -> Stack:
     file = folder / "template.yaml"
     file.write_text(template)
     return deploy(file, aws.endpoint, parameters, session=aws.session, name=name)
@@ -70,7 +70,7 @@ def changed(change: Callable[[dict[str, Any]], None]) -> str:
     return yaml.safe_dump(template)
 
 
-def test_each_resource_of_the_template_is_there(aws: Aws, stack: Stack, tmp_path: Path) -> None:
+def test_each_resource_of_the_template_is_there(aws: Cloud, stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "template.yaml"
     file.write_text(TEMPLATE)
     resources = transform(file, {}, REGION)["Resources"]
@@ -80,7 +80,7 @@ def test_each_resource_of_the_template_is_there(aws: Aws, stack: Stack, tmp_path
             assert READ[resource["Type"]](aws, stack.resources[logical_id]), logical_id
 
 
-def test_the_bucket_is_as_stated(aws: Aws, stack: Stack) -> None:
+def test_the_bucket_is_as_stated(aws: Cloud, stack: Stack) -> None:
     s3, bucket = aws.client("s3"), stack.outputs["BucketName"]
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     access = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
@@ -102,7 +102,7 @@ def test_the_bucket_is_as_stated(aws: Aws, stack: Stack) -> None:
     assert statement["Resource"] == f"arn:aws:s3:::{bucket}"
 
 
-def test_the_queues_are_as_stated(aws: Aws, stack: Stack) -> None:
+def test_the_queues_are_as_stated(aws: Cloud, stack: Stack) -> None:
     told = READ["AWS::SQS::Queue"](aws, stack.resources["Jobs"])["Attributes"]
     assert told["VisibilityTimeout"] == "30"
     redrive = json.loads(told["RedrivePolicy"])
@@ -117,7 +117,7 @@ def test_the_queues_are_as_stated(aws: Aws, stack: Stack) -> None:
     assert fifo["FifoQueue"] == "true"
 
 
-def test_the_functions_are_as_stated(aws: Aws, stack: Stack) -> None:
+def test_the_functions_are_as_stated(aws: Cloud, stack: Stack) -> None:
     assert stack.functions.keys() == {"Work", "Step", "Wake"}
     told = READ["AWS::Lambda::Function"](aws, stack.functions["Work"])
     configuration = told["Configuration"]
@@ -142,7 +142,7 @@ def test_the_functions_are_as_stated(aws: Aws, stack: Stack) -> None:
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
 
 
-def test_policies_of_roles_can_be_evaluated(aws: Aws, stack: Stack) -> None:
+def test_policies_of_roles_can_be_evaluated(aws: Cloud, stack: Stack) -> None:
     iam, role = aws.client("iam"), stack.resources["WorkRole"]
     [name] = iam.list_role_policies(RoleName=role)["PolicyNames"]
     document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
@@ -154,7 +154,7 @@ def test_policies_of_roles_can_be_evaluated(aws: Aws, stack: Stack) -> None:
     assert "sqs:ReceiveMessage" in version["Document"]["Statement"][0]["Action"]
 
 
-def test_schedules_and_logs_are_as_stated(aws: Aws, stack: Stack) -> None:
+def test_schedules_and_logs_are_as_stated(aws: Cloud, stack: Stack) -> None:
     schedule = READ["AWS::Scheduler::Schedule"](aws, stack.resources["WakeHourly"])
     assert schedule["ScheduleExpression"] == "rate(1 hour)"
     assert schedule["FlexibleTimeWindow"] == {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 15}
@@ -166,7 +166,7 @@ def test_schedules_and_logs_are_as_stated(aws: Aws, stack: Stack) -> None:
     assert alarm["TreatMissingData"] == "notBreaching"
 
 
-def test_a_changed_template_updates(aws: Aws, stack: Stack, tmp_path: Path) -> None:
+def test_a_changed_template_updates(aws: Cloud, stack: Stack, tmp_path: Path) -> None:
     def change(template: dict[str, Any]) -> None:
         resources = template["Resources"]
         resources["Work"]["Properties"]["Timeout"] = 6
@@ -195,11 +195,11 @@ def test_a_changed_template_updates(aws: Aws, stack: Stack, tmp_path: Path) -> N
     assert aws.client("cloudwatch").describe_alarms(AlarmNames=[alarm])["MetricAlarms"] == []
 
 
-def test_the_same_template_changes_nothing(aws: Aws, stack: Stack, tmp_path: Path) -> None:
+def test_the_same_template_changes_nothing(aws: Cloud, stack: Stack, tmp_path: Path) -> None:
     assert put(aws, tmp_path, TEMPLATE) == stack
 
 
-def test_a_deleted_stack_leaves_nothing(aws: Aws, tmp_path: Path) -> None:
+def test_a_deleted_stack_leaves_nothing(aws: Cloud, tmp_path: Path) -> None:
     made = put(aws, tmp_path, TEMPLATE, "gone")
     delete(aws.endpoint, session=aws.session, name="gone")
     for logical_id, kind in (("Jobs", "SQS::Queue"), ("Work", "Lambda::Function")):
@@ -220,7 +220,7 @@ def test_a_deleted_stack_leaves_nothing(aws: Aws, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_created_is_refused(
-    aws: Aws, tmp_path: Path, section: str, properties: dict[str, Any], said: str
+    aws: Cloud, tmp_path: Path, section: str, properties: dict[str, Any], said: str
 ) -> None:
     template = {"Resources": {"Strange": {"Type": section, "Properties": properties}}}
     with pytest.raises(StackFailed, match=said) as caught:
@@ -230,7 +230,7 @@ def test_what_cannot_be_created_is_refused(
     assert "strange" not in {stack["StackName"] for stack in stacks}
 
 
-def test_what_sam_refuses_says_why(aws: Aws, tmp_path: Path) -> None:
+def test_what_sam_refuses_says_why(aws: Cloud, tmp_path: Path) -> None:
     function = {"Type": "AWS::Serverless::Function", "Properties": {"Wrong": 1}}
     with pytest.raises(StackFailed, match="Wrong"):
         put(aws, tmp_path, yaml.safe_dump({"Resources": {"F": function}}))
