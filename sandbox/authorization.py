@@ -297,6 +297,7 @@ S3_KEYS = {
     "IfMatch": "s3:if-match",
     "IfNoneMatch": "s3:if-none-match",
     "ACL": "s3:x-amz-acl",
+    "SSECustomerAlgorithm": "s3:x-amz-server-side-encryption-customer-algorithm",
     "ServerSideEncryption": "s3:x-amz-server-side-encryption",
     "SSEKMSKeyId": "s3:x-amz-server-side-encryption-aws-kms-key-id",
 }
@@ -372,7 +373,7 @@ def _s3_encrypt(call: Call, params: Mapping[str, Any], bucket: str, key: str) ->
     if algorithm not in {"aws:kms", "aws:kms:dsse"}:
         return []
     kms_key = params.get("SSEKMSKeyId") or default.get("KMSMasterKeyID")
-    about = _s3_about(bucket, key, bool(rule.get("BucketKeyEnabled")))
+    about = _s3_about(bucket, key, _yes(rule.get("BucketKeyEnabled")))
     found_needs = _through("s3", "kms:GenerateDataKey", call, kms_key, about)
     # The parts of an upload are read again when they are put together.
     if call.operation in {"CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}:
@@ -388,9 +389,13 @@ def _s3_decrypt(call: Call, bucket: str, key: str, version: str | None = None) -
     chosen = [each for each in versions if version in (None, getattr(each, "version_id", None))]
     if not chosen or getattr(chosen[-1], "encryption", None) not in {"aws:kms", "aws:kms:dsse"}:
         return []
-    whole_bucket = str(chosen[-1].bucket_key_enabled).lower() == "true"
-    about = _s3_about(bucket, key, whole_bucket)
+    about = _s3_about(bucket, key, _yes(chosen[-1].bucket_key_enabled))
     return _through("s3", "kms:Decrypt", call, chosen[-1].kms_key_id, about)
+
+
+def _yes(value: Any) -> bool:
+    """A boolean as moto keeps it: itself, or the text of an XML element."""
+    return str(value).lower() == "true"
 
 
 def _s3_about(bucket: str, key: str, whole_bucket: bool) -> dict[str, str]:

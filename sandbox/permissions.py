@@ -2,11 +2,11 @@
 
 A call with a role's credentials needs the role's own policies to allow everything that
 `authorization.needs` lists. What belongs to a resource is asked for every caller: the trust policy
-of a role that is assumed and the policy of a bucket. Any other credentials are the administrator's,
-who may do everything else.
+of a role that is assumed, the policies of a bucket and of a key. Any other credentials are the
+administrator's, who may do everything else.
 
 Evaluation: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
-Not modelled: service control policies, the resource policies of keys, secrets, queues and
+Not modelled: service control policies, grants, the resource policies of secrets, queues and
 functions. `aws:SecureTransport` is always true: the sandbox's plain HTTP stands for AWS's HTTPS.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from moto.iam.access_control import PermissionResult
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import iam_backends
+from moto.kms.models import kms_backends
 from moto.s3.models import FakeBucket, s3_backends
 from moto.sts.models import sts_backends
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from moto.sts.models import AssumedRole
 
 PARTITION = "aws"
+SILENT_RESOURCE = "no statement of the resource's own policy allows it"
 # These say AccessDenied where services of the same protocol say AccessDeniedException.
 QUERY_COMPATIBLE = {"sqs"}
 
@@ -77,9 +79,8 @@ def session(role_arn: str, service: str | None = None, name: str = "sandbox") ->
     if role is None:
         raise NoSuchRole(f"there is no role {role_arn}")
     if service:
-        verdict = evaluate(
-            [document(role.assume_role_policy_document)], Need("sts:AssumeRole"), [service]
-        )
+        asked = Need("sts:AssumeRole", context={"aws:SourceAccount": _account(role_arn)})
+        verdict = evaluate([document(role.assume_role_policy_document)], asked, [service])
         if not verdict.allowed:
             raise NoSuchRole(f"the trust policy of {role_arn} does not let {service} assume it")
     assumed = sts_backends[_account(role_arn)][PARTITION].assume_role(
@@ -154,7 +155,7 @@ def _of_resources(call: Call, who: Caller) -> tuple[Decision, ...]:
             continue
         foreign = who.account != _owner(need)
         allowed = bool(verdict.allowed) or (
-            verdict.allowed is None and not foreign and need.action != "sts:AssumeRole"
+            verdict.allowed is None and not foreign and not _must_say_yes(need)
         )
         decisions.append(Decision(need.action, need.resource, allowed, _reason(verdict)))
         if not allowed:
@@ -187,8 +188,9 @@ def _judge(need: Need, who: Caller) -> Decision:
         allowed = bool(own.allowed and resource.allowed)
         silent = resource if own.allowed else own
         return Decision(need.action, need.resource, allowed, _reason(silent))
-    if need.action == "sts:AssumeRole":
-        # A trust policy must say yes; if it names the caller himself, that is enough.
+    if _must_say_yes(need):
+        # If the resource's policy names the caller himself, that is enough; if it names his
+        # account, his own policies must say yes too.
         named = _resource_policy(need, who, who.own_names)
         allowed = bool(resource.allowed and (own.allowed or (named and named.allowed)))
         silent = own if resource.allowed else resource
@@ -196,6 +198,14 @@ def _judge(need: Need, who: Caller) -> Decision:
     verdict = own if own.allowed else resource
     allowed = bool(verdict.allowed)
     return Decision(need.action, need.resource, allowed, _reason(verdict if allowed else own))
+
+
+def _must_say_yes(need: Need) -> bool:
+    """Roles and keys: without a word in their own policy nobody may, not even in their account.
+
+    https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html
+    """
+    return need.action == "sts:AssumeRole" or need.resource.startswith("arn:aws:kms:")
 
 
 def _own_policies(need: Need, who: Caller) -> Verdict:
@@ -231,21 +241,29 @@ def _managed(account: str, arn: str) -> Mapping[str, Any]:
 
 def _resource_policy(need: Need, who: Caller, names: Iterable[str] | None = None) -> Verdict | None:
     """What the resource's own policy says; None where it has none that is modelled."""
-    names = names or who.names
+    policies: list[str | bytes | None] = []
     if need.action == "sts:AssumeRole":
         role = _role(need.resource)
         if role is None:
             return Verdict(False, "there is no such role")
-        trust = document(role.assume_role_policy_document)
-        return evaluate([trust], need, names)
-    if need.resource.startswith("arn:aws:s3:::"):
+        policies = [role.assume_role_policy_document]
+    elif need.resource.startswith("arn:aws:kms:"):
+        _, _, _, region, account, name = need.resource.split(":", 5)
+        key = kms_backends[account][region].keys.get(name.removeprefix("key/"))
+        if key is None:
+            return None
+        policies = [key.policy]
+    elif need.resource.startswith("arn:aws:s3:::"):
         name = need.resource.removeprefix("arn:aws:s3:::").partition("/")[0]
         owner = s3_backends.bucket_accounts.get(name)
         bucket = s3_backends[owner[1]][owner[0]].buckets.get(name) if owner else None
-        if bucket is not None:
-            policies = [document(bucket.policy)] if bucket.policy else []
-            return evaluate(policies, need, names)
-    return None
+        if bucket is None:
+            return None
+        policies = [bucket.policy]
+    else:
+        return None
+    verdict = evaluate([document(each) for each in policies if each], need, names or who.names)
+    return verdict if verdict.allowed is not None else replace(verdict, why=SILENT_RESOURCE)
 
 
 def _owner(need: Need) -> str | None:
@@ -280,10 +298,11 @@ def _denied(call: Call, decisions: tuple[Decision, ...]) -> Denied:
     last = decisions[-1]
     about = f" on resource: {last.resource}" if last.resource not in {"", "*"} else ""
     explicit = last.why.endswith("denies it")
+    based = "resource" if last.why.startswith(SILENT_RESOURCE) else "identity"
     because = (
         f"with an explicit deny in a policy ({last.why})"
         if explicit
-        else f"because no identity-based policy allows the {last.action} action ({last.why})"
+        else f"because no {based}-based policy allows the {last.action} action ({last.why})"
     )
     if last.action == "sts:AssumeRole" and not explicit:
         because = f"({last.why})"

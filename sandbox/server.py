@@ -101,7 +101,7 @@ class Server:
         self._refusals_lock = Lock()
         self._locks: defaultdict[str, RLock] = defaultdict(RLock)
         self._stopping = Event()
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = _Moto(create_backend_app)
         self._listener: _Listener | None = None
         self._thread: Thread | None = None
 
@@ -289,6 +289,19 @@ class Server:
                 close()
         status, headers = started[-1]
         return Answer(int(status.split()[0]), headers, content)
+
+
+class _Moto(DomainDispatcherApplication):
+    """moto, which looks for the service of a host in its source folder at every request."""
+
+    def __init__(self, create_app: Callable[[Any], Any]) -> None:
+        super().__init__(create_app)
+        self._services: dict[str | None, Any] = {}
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        if host not in self._services:
+            self._services[host] = super().get_backend_for_host(host)
+        return self._services[host]
 
 
 def _error(

@@ -368,7 +368,8 @@ def test_an_encrypted_bucket_needs_its_key(world: World) -> None:
         "ApplyServerSideEncryptionByDefault": {
             "SSEAlgorithm": "aws:kms",
             "KMSMasterKeyID": scene.key,
-        }
+        },
+        "BucketKeyEnabled": False,
     }
     world.admin("s3").put_bucket_encryption(
         Bucket="bucket", ServerSideEncryptionConfiguration={"Rules": [rule]}
@@ -416,6 +417,55 @@ def test_a_secret_under_a_key_of_ones_own_needs_it(world: World) -> None:
 
 
 # --- what belongs to the resource ---
+
+
+def test_a_key_policy_decides_who_may_use_the_key(world: World) -> None:
+    root = f"arn:aws:iam::{ACCOUNT}:root"
+    via = {"StringEquals": {"kms:ViaService": f"s3.{REGION}.amazonaws.com"}}
+    manage = ["kms:Create*", "kms:Describe*", "kms:Put*", "kms:Get*"]
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            allow(manage, Principal={"AWS": root}),
+            allow(["kms:Decrypt", "kms:GenerateDataKey"], Principal={"AWS": root}, Condition=via),
+        ],
+    }
+    kms = world.admin("kms")
+    key = kms.create_key(Policy=json.dumps(policy))["KeyMetadata"]["Arn"]
+    everything = world.acting(allow("*"))
+    for who in (everything, world.admin):
+        who("kms").describe_key(KeyId=key)
+        with refused("AccessDeniedException", "no resource-based policy allows"):
+            who("kms").generate_data_key(KeyId=key, KeySpec="AES_256")
+    where = {"LocationConstraint": REGION}
+    world.admin("s3").create_bucket(Bucket="sealed", CreateBucketConfiguration=where)
+    sealed = {"Bucket": "sealed", "Key": "k", "ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
+    for who in (everything, world.admin):
+        who("s3").put_object(**sealed, Body=b"")
+    with refused("AccessDenied", "no identity-based policy allows the kms:GenerateDataKey"):
+        world.acting(allow("s3:*"))("s3").put_object(**sealed, Body=b"")
+    # A role that the key names needs no policy of its own for it.
+    named = world.role(allow("s3:*"))
+    policy["Statement"] = [allow("kms:*", Principal={"AWS": named})]
+    kms.put_key_policy(KeyId=key, PolicyName="default", Policy=json.dumps(policy))
+    Aws(world.server, permissions.session(named))("s3").put_object(**sealed, Body=b"")
+    with refused("AccessDenied", "no resource-based policy"):
+        everything("s3").put_object(**sealed, Body=b"")
+
+
+def test_a_service_assumes_a_role_for_its_own_account(world: World) -> None:
+    def role(account: str) -> str:
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": "scheduler.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+        }
+        return world.role(trust={"Version": "2012-10-17", "Statement": [statement]})
+
+    permissions.session(role(ACCOUNT), "scheduler.amazonaws.com")
+    with pytest.raises(permissions.NoSuchRole):
+        permissions.session(role(OTHER), "scheduler.amazonaws.com")
 
 
 def trusting(principal: str, **more: Any) -> dict[str, Any]:
