@@ -1,0 +1,76 @@
+# Every target sets itself up: git, make and Python 3.11 or newer are enough.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+BIN := .venv/bin
+SAM := .venv-sam/bin/sam
+# Two tests at once: the sandboxes of more would wait for each other on a small machine.
+PYTEST := $(BIN)/pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix docs pins sam-validate sam-build clean
+
+help:
+	@echo 'make demo          watch certificates travel through a local AWS'
+	@echo 'make test          run all tests'
+	@echo 'make check         what CI runs: ruff, mypy, cfn-lint, the tests'
+	@echo 'make fix           format and sort'
+	@echo 'make docs          write the generated parts of docs/ again'
+	@echo 'make pins          let the functions have the versions that .venv has'
+	@echo 'make sam-validate  sam validate --lint'
+	@echo 'make sam-build     build the functions for AWS, into .aws-sam/'
+	@echo 'make clean         remove everything that is made'
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'No Python 3.11 or newer found; say which: make PYTHON=…' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# SAM CLI pins a boto3 of its own, so it gets an environment of its own.
+.venv-sam/.ready:
+	@test -n '$(PYTHON)' || { echo 'No Python 3.11 or newer found; say which: make PYTHON=…' >&2; exit 1; }
+	test -x .venv-sam/bin/python || $(PYTHON) -m venv .venv-sam
+	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check aws-sam-cli
+	touch $@
+
+demo: setup
+	$(BIN)/certrail demo
+
+test: setup
+	$(PYTEST)
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy functions/build.py
+	$(BIN)/cfn-lint template.yaml
+	$(PYTEST)
+
+fix: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: setup
+	$(BIN)/python -m cli.reference
+
+pins: setup
+	$(MAKE) -C functions pins
+
+# Neither needs an account; SAM wants to be told a region all the same.
+sam-validate sam-build: export AWS_DEFAULT_REGION ?= eu-central-1
+sam-validate sam-build: export SAM_CLI_TELEMETRY := 0
+
+sam-validate: .venv-sam/.ready
+	$(SAM) validate --lint
+
+sam-build: .venv-sam/.ready
+	$(SAM) build
+
+clean:
+	rm -rf .venv .venv-sam .aws-sam .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
