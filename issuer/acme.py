@@ -118,7 +118,7 @@ class Network(ClientNetwork):
     def signed(self, url: str, payload: JSONDeSerializable | None, doing: str) -> requests.Response:
         """POST with the account's signature; without a payload it is a POST-as-GET (6.3).
 
-        doing: what this is for, as it stands in an error: "refused {doing}".
+        doing: what the CA is asked, as it stands in an error: "the CA refused {doing}".
         """
         # acme's type leaves out that None is how it is asked for an empty payload.
         body: Any = payload
@@ -156,7 +156,7 @@ class Network(ClientNetwork):
         lost expires unused, and a second finalize is refused without harm. Raises AcmeRefused,
         Unreachable, DeadlinePassed.
         """
-        backoff = Backoff(self.clock, f"the CA to answer {doing}", first=0.2, longest=15.0)
+        backoff = Backoff(self.clock, "the CA to answer", first=0.2, longest=15.0)
         give_up = self.clock.now() + PATIENCE
         bad_nonces = 0
         while True:
@@ -165,11 +165,14 @@ class Network(ClientNetwork):
                 answer = send()
             except (requests.RequestException, acme_errors.NonceError) as error:
                 failure: IssueError = Unreachable(
-                    f"the CA gave no answer to {doing} ({_innermost(error)})",
+                    f"the CA gave no answer when asked {doing} ({_innermost(error)})",
                     where=self.host,
                     next="Check that the CA is up and can be reached from here",
                 )
                 failure.__cause__ = error
+                if isinstance(error, ValueError | requests.exceptions.SSLError):
+                    # A URL that is none, a certificate that is not trusted: the same each time.
+                    raise failure from error
             else:
                 if answer.ok:
                     self._keep_nonce(answer)
@@ -238,14 +241,14 @@ class Client:
     def new_order(self, domains: Sequence[str], profile: str | None) -> Order:
         names = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in domains]
         message = messages.NewOrder(identifiers=names, profile=profile)
-        doing = f"an order for {_several(domains)}"
+        doing = f"to take an order for {_several(domains)}"
         answer = self._network.signed(self._at("newOrder"), message, doing)
         return self._order(_location(answer), answer)
 
     def order(self, url: str) -> Order:
         """The order as it stands now."""
         self._at("newOrder")
-        return self._order(url, self._network.signed(url, None, "to look at an order"))
+        return self._order(url, self._network.signed(url, None, "to say how an order stands"))
 
     def authorizations(self, order: Order) -> tuple[Authorization, ...]:
         return tuple(self._authorization(url) for url in order.authorizations)
@@ -258,9 +261,14 @@ class Client:
         """Tell the CA that the record is there."""
         assert authorization.challenge is not None  # noqa: S101  the caller has placed its record
         challenge = authorization.challenge
-        self._network.signed(
-            challenge.uri, challenge.chall.response(self._key), f"to validate {authorization.name}"
-        )
+        doing = f"to validate {authorization.name}"
+        try:
+            self._network.signed(challenge.uri, challenge.chall.response(self._key), doing)
+        except AcmeRefused:
+            # An earlier try arrived although its answer did not: the CA is at it, or done.
+            again = self._authorization(authorization.url)
+            if again.challenge is None or again.challenge.status == messages.STATUS_PENDING:
+                raise
 
     def validated(self, order: Order) -> Order:
         """Wait until every name of the order is proven. One request a poll, whatever the number of
@@ -303,7 +311,7 @@ class Client:
         """The certificate and its chain, PEM (7.4.2). The alternate chains of the same answer are
         its `Link` headers with the relation `alternate`."""
         assert order.certificate is not None  # noqa: S101  `issued` has seen to it
-        answer = self._network.signed(order.certificate, None, "to download the certificate")
+        answer = self._network.signed(order.certificate, None, "to hand out the certificate")
         return answer.content.decode("ascii", "replace")
 
     # What the CA answers
@@ -311,7 +319,7 @@ class Client:
     def _at(self, name: str) -> str:
         """The URL of one of the directory's resources (7.1.1), read once."""
         if self._directory is None:
-            answer = self._network.fetch(self.directory_url, "the directory")
+            answer = self._network.fetch(self.directory_url, "to show its directory")
             try:
                 self._directory = messages.Directory.from_json(answer.json())
                 self._network.new_nonce = str(self._directory["newNonce"])
@@ -339,7 +347,7 @@ class Client:
         )
 
     def _authorization(self, url: str) -> Authorization:
-        answer = self._network.signed(url, None, "to look at an authorization")
+        answer = self._network.signed(url, None, "to say what it wants proven")
         body = _parsed(answer, messages.Authorization)
         offered = {challenge.chall.typ: challenge for challenge in body.challenges}
         problems = (challenge.error for challenge in body.challenges if challenge.error)
@@ -369,7 +377,7 @@ class Client:
             for each in found
             if each.status not in (messages.STATUS_VALID, messages.STATUS_PENDING)
         ]
-        return failures or [refused(order.problem, "the order", self._host)]
+        return failures or [refused(order.problem, "to go on with the order", self._host)]
 
 
 def refused(
@@ -432,6 +440,8 @@ def _problem(answer: requests.Response) -> messages.Error:
 def _parsed(answer: requests.Response, kind: type[Body]) -> Body:
     try:
         body: Body = kind.from_json(answer.json())
+        if not body.status:
+            raise ValueError("no status")
     except (ValueError, TypeError, AttributeError, JoseError) as error:
         raise _unreadable(answer, str(error)) from error
     return body

@@ -3,7 +3,6 @@ bucket and a zone of its own."""
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,33 +11,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from certrail.aws import Aws
 from certrail.keys import KeyType
 from certrail.pipelines.model import Issuer, Pipeline
 from certrail.store import Current, Store
 from issuer.clock import Clock
-from issuer.dns.authoritative import Server
+from issuer.dns import authoritative
 from issuer.dns.route53 import Route53
 from issuer.issue import issue
-from sandbox import rules
+from sandbox.pebble import Options, Pebble
+from sandbox.server import Server
 from tests.issuer import stage
-from tests.issuer.stage import Nameserver, Pebble
+from tests.issuer.stage import Nameserver
 
 REGION: Literal["eu-central-1"] = "eu-central-1"
 ISSUER = "test-ca"
 
 
 @pytest.fixture(scope="session")
-def endpoint() -> Iterator[str]:
-    rules.install()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -49,17 +43,15 @@ def nameserver() -> Iterator[Nameserver]:
 
 
 @pytest.fixture(scope="session")
-def ca(
-    tmp_path_factory: pytest.TempPathFactory, nameserver: Nameserver, endpoint: str
-) -> Iterator[Pebble]:
-    folder = tmp_path_factory.mktemp("pebble")
-    with stage.pebble(folder, nameserver.port, bad_nonces=15, chain=2) as running:
+def ca(nameserver: Nameserver) -> Iterator[Pebble]:
+    options = Options(bad_nonces=15, intermediates=2, blocked=("blocked.example",))
+    with Pebble(("127.0.0.1", nameserver.port), options) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+def environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
@@ -90,7 +82,7 @@ class World:
     aws: Aws
     store: Store
     zone: str
-    ca: Pebble
+    directory: str
     nameserver: Nameserver
 
     def pipeline(
@@ -105,7 +97,7 @@ class World:
             name=name,
             domains=domains or (self.zone,),
             issuer_name=ISSUER,
-            issuer=Issuer(directory=directory or self.ca.directory),
+            issuer=Issuer(directory=directory or self.directory),
             key_type=key_type,
             profile=profile,
             targets=(),
@@ -113,7 +105,7 @@ class World:
 
     @property
     def dns(self) -> Route53:
-        return Route53(self.aws, [Server("127.0.0.1", self.nameserver.port)])
+        return Route53(self.aws, [authoritative.Server("127.0.0.1", self.nameserver.port)])
 
     def issue(
         self,
@@ -145,7 +137,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
 ) -> World:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
-    return World(aws, store, zone, ca, nameserver)
+    return World(aws, store, zone, ca.directory, nameserver)
 
 
 def make_store(aws: Aws) -> Store:

@@ -32,10 +32,10 @@ class Proxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, upstream: str, ca_bundle: Path | None) -> None:
+    def __init__(self, upstream: str, ca_bundle: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream = urlsplit(upstream)
-        self.trust = ssl.create_default_context(cafile=ca_bundle) if ca_bundle else None
+        self.trust = ssl.create_default_context(cafile=ca_bundle)
         self.instead: Callable[[str, str], Answer | None] = lambda method, path: None
         self.after: Callable[[str, str], Answer | None] = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
@@ -46,11 +46,7 @@ class Proxy(ThreadingHTTPServer):
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         host, port = self.upstream.hostname or "", self.upstream.port
-        connection = (
-            http.client.HTTPSConnection(host, port, context=self.trust)
-            if self.trust
-            else http.client.HTTPConnection(host, port)
-        )
+        connection = http.client.HTTPSConnection(host, port, context=self.trust)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -90,17 +86,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def in_front_of(
-    upstream: str, ca_bundle: Path | None = None, folder: Path | None = None
-) -> Iterator[Proxy]:
-    """A proxy of `upstream`; with TLS where `folder` is given, whose ca.pem then is its root."""
+def in_front_of(upstream: str, ca_bundle: Path, folder: Path) -> Iterator[Proxy]:
+    """A proxy of a server that `ca_bundle` vouches for. Its own root is ca.pem in `folder`."""
     proxy = Proxy(upstream, ca_bundle)
-    if folder:
-        ca = trustme.CA()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        ca.issue_cert("localhost").configure_cert(context)
-        ca.cert_pem.write_to_path(folder / "ca.pem")
-        proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
+    ca = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
     thread = threading.Thread(target=proxy.serve_forever, args=[0.05])
     thread.start()
     try:

@@ -1,18 +1,9 @@
-"""Pebble, Route 53 and a nameserver for it, as the tests of the issuer need them."""
+"""A nameserver that can be told to know nothing of a name."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
 import socketserver
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dns.exception
@@ -21,17 +12,12 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
-import trustme
 from moto.backends import get_backend
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 class TcpServer(socketserver.ThreadingTCPServer):
+    # Pebble asks three times for each name, all at once.
+    request_queue_size = 512
     daemon_threads = True
     hidden = ""
 
@@ -100,73 +86,3 @@ def records() -> list[Any]:
     backend: Any = get_backend("route53")
     zones = backend["123456789012"]["aws"].zones.values()
     return [record for zone in zones for record in zone.rrsets]
-
-
-@dataclass(frozen=True)
-class Pebble:
-    directory: str
-    ca_bundle: Path
-
-
-@contextmanager
-def pebble(
-    folder: Path, nameserver: int, *, bad_nonces: int = 0, reuse: int = 0, chain: int = 1
-) -> Iterator[Pebble]:
-    program = shutil.which("pebble")
-    assert program, "pebble is not on PATH"
-    folder.mkdir(parents=True, exist_ok=True)
-    ca = trustme.CA()
-    own = ca.issue_cert("localhost", "127.0.0.1")
-    own.private_key_pem.write_to_path(folder / "key.pem")
-    own.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    ca.cert_pem.write_to_path(folder / "ca.pem")
-    port, management = free_port(), free_port()
-    config = {
-        "pebble": {
-            "listenAddress": f"127.0.0.1:{port}",
-            "managementListenAddress": f"127.0.0.1:{management}",
-            "certificate": str(folder / "cert.pem"),
-            "privateKey": str(folder / "key.pem"),
-            "httpPort": 5002,
-            "tlsPort": 5001,
-            "ocspResponderURL": "",
-            "externalAccountBindingRequired": False,
-            "keyAlgorithm": "ecdsa",
-            "domainBlocklist": ["blocked.example"],
-            "retryAfter": {"authz": 0, "order": 0},
-            "profiles": {
-                "default": {"description": "90 days", "validityPeriod": 7776000},
-            },
-        }
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    log = (folder / "log.txt").open("w")
-    process = subprocess.Popen(
-        [program, "-config", folder / "config.json", "-dnsserver", f"127.0.0.1:{nameserver}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ,
-            "PEBBLE_VA_NOSLEEP": "1",
-            "PEBBLE_WFE_NONCEREJECT": str(bad_nonces),
-            "PEBBLE_AUTHZREUSE": str(reuse),
-            "PEBBLE_CHAIN_LENGTH": str(chain),
-        },
-    )
-    assert process.stdout
-    try:
-        for line in process.stdout:
-            if "ACME directory available" in line:
-                break
-        else:
-            raise AssertionError("pebble did not start")
-        drain = threading.Thread(target=lambda: [log.write(line) for line in process.stdout or ()])
-        drain.start()
-        yield Pebble(f"https://localhost:{port}/dir", folder / "ca.pem")
-    finally:
-        process.terminate()
-        process.wait()
-        drain.join()
-        process.stdout.close()
-        log.close()

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from certrail.aws import Aws
 from certrail.errors import AccessDenied, AcmeRefused, DnsError
 from issuer import lease
 from issuer.acme import PATIENCE, Unreachable
 from issuer.clock import Clock
+from sandbox.calls import Call
+from sandbox.pebble import Pebble
+from sandbox.server import Server
 from tests.issuer.conftest import World, within
 from tests.issuer.proxy import Answer, Proxy, in_front_of
 
@@ -24,8 +26,10 @@ Fault = Callable[[str, str], Answer | None]
 
 
 @pytest.fixture
-def proxy(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with in_front_of(world.ca.directory, world.ca.ca_bundle, tmp_path) as running:
+def proxy(
+    world: World, ca: Pebble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Proxy]:
+    with in_front_of(ca.directory, ca.ca_bundle, tmp_path) as running:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
         yield running
 
@@ -33,8 +37,7 @@ def proxy(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.fixture
 def proxied(world: World, proxy: Proxy) -> World:
     """The CA behind the proxy."""
-    directory = f"https://localhost:{proxy.port}/dir"
-    return replace(world, ca=replace(world.ca, directory=directory))
+    return replace(world, directory=f"https://localhost:{proxy.port}/dir")
 
 
 def problem(status: int, kind: str, detail: str, **headers: str) -> Answer:
@@ -129,12 +132,13 @@ def test_patience_with_a_ca_that_is_down(proxied: World, proxy: Proxy) -> None:
 
 def test_a_ca_that_hangs_up(proxied: World, proxy: Proxy) -> None:
     proxy.instead = lambda method, path: Answer(0)
-    with pytest.raises(Unreachable, match="gave no answer to the directory"):
+    with pytest.raises(Unreachable, match="gave no answer when asked to show its directory"):
         proxied.issue(clock=within(1))
 
 
 def test_an_answer_that_makes_no_sense(proxied: World, proxy: Proxy) -> None:
-    proxy.after = once("order-plz", Answer(201, {"Location": "x", "Replay-Nonce": "eA"}, b"[]"))
+    headers = {"Location": "x", "Replay-Nonce": "eA"}
+    proxy.after = once("order-plz", Answer(201, headers, b"[]"))
     with pytest.raises(Unreachable, match="makes no sense"):
         proxied.issue()
     assert proxied.texts() == []
@@ -144,7 +148,8 @@ def test_an_invalid_authorization_that_says_nothing(proxied: World, proxy: Proxy
     order = b"""{"status": "invalid", "identifiers": [], "finalize": "", "authorizations":
         ["https://localhost:%d/authZ/1"]}""" % (proxy.port,)
     silent = b"""{"status": "invalid", "identifier": {"type": "dns", "value": "x.example"},
-        "challenges": [{"type": "dns-01", "status": "invalid", "url": "u", "token": "dG9rZW4"}]}"""
+        "challenges": [{"type": "dns-01", "status": "invalid", "url": "u",
+        "token": "dG9rZW4tdG9rZW4tdG9rZW4"}]}"""
     nonce = {"Replay-Nonce": "eA", "Location": f"https://localhost:{proxy.port}/my-order/1"}
 
     def fault(method: str, path: str) -> Answer | None:
@@ -193,35 +198,13 @@ def test_what_a_certificate_costs(proxied: World, proxy: Proxy) -> None:
     }  # fmt: skip
 
 
-DENIED = b"""<?xml version="1.0"?><ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>
-<Message>User: arn:aws:sts::1:assumed-role/x is not authorized</Message></Error></ErrorResponse>"""
-
-
 @pytest.mark.parametrize(
-    ("method", "part", "action"),
-    [
-        ("GET", "/hostedzone", "route53:ListHostedZones"),
-        ("POST", "/rrset", "route53:ChangeResourceRecordSets"),
-        ("GET", "/change/", "route53:GetChange"),
-    ],
+    "action",
+    ["route53:ListHostedZones", "route53:ChangeResourceRecordSets", "route53:GetChange"],
 )
-def test_route_53_denies(
-    world: World,
-    endpoint: str,
-    monkeypatch: pytest.MonkeyPatch,
-    method: str,
-    part: str,
-    action: str,
-) -> None:
-    with in_front_of(endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_ROUTE_53", f"http://127.0.0.1:{proxy.port}")
-        proxy.instead = lambda m, path: (
-            Answer(403, {"Content-Type": "text/xml"}, DENIED)
-            if m == method and part in path
-            else None
-        )
-        with pytest.raises(AccessDenied) as caught:
-            replace(world, aws=Aws()).issue()
+def test_route_53_denies(world: World, server: Server, action: str) -> None:
+    with server.refuse(action, "AccessDenied"), pytest.raises(AccessDenied) as caught:
+        world.issue()
     assert caught.value.action == action
     assert f"Allow {action}" in str(caught.value)
     assert not caught.value.retryable
@@ -231,21 +214,23 @@ def test_route_53_denies(
     assert progress.permanent
 
 
-def test_cleaning_up_is_denied_after_the_certificate_is_there(
-    world: World, endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with in_front_of(endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_ROUTE_53", f"http://127.0.0.1:{proxy.port}")
-        changes = 0
+@pytest.mark.parametrize("code", ["Throttling", "PriorRequestNotComplete"])
+def test_route_53_is_busy(world: World, server: Server, code: str) -> None:
+    with server.refuse("route53:ChangeResourceRecordSets", code, times=2, status=400) as refused:
+        assert world.issue() is not None
+    assert len(refused) == 2
+    assert world.texts() == []
 
-        def fault(method: str, path: str) -> Answer | None:
-            nonlocal changes
-            changes += "/rrset" in path
-            return Answer(403, {"Content-Type": "text/xml"}, DENIED) if changes > 1 else None
 
-        proxy.instead = fault
-        with pytest.raises(DnsError, match="could not be removed"):
-            replace(world, aws=Aws()).issue()
+def test_cleaning_up_is_denied_after_the_certificate_is_there(world: World, server: Server) -> None:
+    def deletes(call: Call) -> bool:
+        return "DELETE" in str(call.params)
+
+    with (
+        server.refuse("route53:ChangeResourceRecordSets", "AccessDenied", when=deletes),
+        pytest.raises(DnsError, match="could not be removed"),
+    ):
+        world.issue()
     # Published nevertheless, and the error says which record to delete.
     assert world.store.current("shop") is not None
     progress = lease.read(world.store, "shop")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +31,7 @@ from issuer.acme import Unreachable
 from issuer.clock import Clock
 from issuer.due import wanted
 from issuer.lease import DAILY, DELAYS, leased
+from sandbox.pebble import Pebble, free_ports
 from tests.issuer import stage
 from tests.issuer.conftest import ISSUER, World, make_zone, within
 
@@ -165,12 +164,13 @@ def test_no_zone(world: World) -> None:
     assert list(world.store.keys("accounts/")) == []
 
 
-def test_one_name_of_ten_is_not_validated(world: World, tmp_path: Path) -> None:
+def test_one_name_of_ten_is_not_validated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"n{number}.{world.zone}" for number in range(10)]
     blind = stage.Nameserver(hidden=f"_acme-challenge.n7.{world.zone}")
     try:
-        with stage.pebble(tmp_path / "pebble", blind.port) as ca:
-            error = failure(trusting(world, ca), trusting(world, ca).pipeline(*names))
+        with Pebble(("127.0.0.1", blind.port)) as ca:
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
+            error = failure(world, world.pipeline(*names, directory=ca.directory))
     finally:
         blind.close()
     assert isinstance(error, AcmeRefused)
@@ -199,7 +199,7 @@ def test_an_unknown_profile(world: World) -> None:
 
 
 def test_nothing_listens_at_the_ca(world: World) -> None:
-    directory = f"https://localhost:{stage.free_port()}/dir"
+    directory = f"https://localhost:{free_ports(1)[0]}/dir"
     started = time.monotonic()
     error = failure(world, world.pipeline(directory=directory), clock=within(2))
     assert isinstance(error, Unreachable)
@@ -209,7 +209,7 @@ def test_nothing_listens_at_the_ca(world: World) -> None:
 
 
 def test_no_directory_there(world: World) -> None:
-    error = failure(world, world.pipeline(directory=world.ca.directory.replace("/dir", "/nonce")))
+    error = failure(world, world.pipeline(directory=world.directory.replace("/dir", "/nonce")))
     assert not error.retryable
 
 
@@ -313,7 +313,7 @@ def test_an_order_is_remembered_as_soon_as_it_exists(world: World) -> None:
     error = failure(world, clock=within(0.4))
     assert isinstance(error, DeadlinePassed)
     order = document(world.store, order_key("shop"))["order"]
-    assert order.startswith(world.ca.directory.removesuffix("/dir"))
+    assert order.startswith(world.directory.removesuffix("/dir"))
 
 
 def test_no_key_is_ever_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -341,8 +341,3 @@ def test_no_key_is_ever_told(world: World, caplog: pytest.LogCaptureFixture) -> 
     )
     for secret in secrets:
         assert secret not in told
-
-
-def trusting(world: World, ca: stage.Pebble) -> World:
-    os.environ["REQUESTS_CA_BUNDLE"] = str(ca.ca_bundle)  # put back by the fixture's monkeypatch
-    return replace(world, ca=ca)

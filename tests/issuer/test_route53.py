@@ -14,6 +14,7 @@ from certrail.errors import DeadlinePassed, DnsError, FailedTogether
 from issuer.dns import Token, challenge_name
 from issuer.dns.authoritative import Server, parse_servers
 from issuer.dns.route53 import Route53, Zone, zones_of
+from sandbox.pebble import free_ports
 from tests.issuer import stage
 from tests.issuer.conftest import World, make_zone, within
 
@@ -175,7 +176,7 @@ def test_records_that_never_appear(world: World) -> None:
 
 
 def test_a_server_that_does_not_answer(world: World) -> None:
-    silent = Server("127.0.0.1", stage.free_port())
+    silent = Server("127.0.0.1", free_ports(1)[0])
     with (
         pytest.raises(DnsError, match="did not appear in time"),
         Route53(world.aws, [silent]).presenting([token(world.zone, "a")], within(2)),

@@ -6,13 +6,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from certrail.store import Current
-from tests.issuer import stage
+from sandbox.pebble import Options, Pebble
 from tests.issuer.conftest import World, within
 
 ISSUANCES = 200
@@ -21,19 +20,16 @@ AT_ONCE = 8
 
 def test_no_issuance_is_lost(
     world: World,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     done: list[Current | None] = []
     started = time.monotonic()
     for chain, reuse in ((1, 0), (2, 50), (3, 100)):
-        folder = tmp_path / str(chain)
-        with stage.pebble(
-            folder, world.nameserver.port, bad_nonces=15, reuse=reuse, chain=chain
-        ) as ca:
+        options = Options(bad_nonces=15, reuse=reuse, intermediates=chain)
+        with Pebble(("127.0.0.1", world.nameserver.port), options) as ca:
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
-            rude = replace(world, ca=ca)
+            rude = replace(world, directory=ca.directory)
 
             def one(number: int, rude: World = rude, chain: int = chain) -> Current | None:
                 names = (f"n{number % 20}.{rude.zone}", f"*.n{number % 20}.{rude.zone}")
