@@ -1,0 +1,399 @@
+"""template.yaml, as SAM transforms it: what must hold for every part, whatever is added."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.events.models import EventPattern
+
+from deployers.handler import METRIC, NAMESPACE
+from deployers.kinds.all import KINDS
+from sandbox.policies import Need, evaluate
+from sandbox.stack import transform
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "template.yaml"
+RESOURCES: dict[str, dict[str, Any]] = transform(TEMPLATE, {}, "eu-central-1")["Resources"]
+FOURTEEN_DAYS = 14 * 24 * 3600
+# What IAM gives no resource for.
+WITHOUT_RESOURCE = {
+    "elasticloadbalancing:DescribeListenerCertificates",
+    "elasticloadbalancing:DescribeListeners",
+    "route53:ListHostedZones",
+    "tag:GetResources",
+}
+# What every deployer does, whatever its kind.
+COMMON = {"Decrypt", "EncryptAndDecrypt", "Log", "Read", "Receive", "TellMissingFromForbidden"} | {
+    "Write"
+}
+BUCKET = "arn:aws:s3:::certrail"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/ours"
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    """Properties by logical id."""
+    return {
+        name: resource["Properties"]
+        for name, resource in RESOURCES.items()
+        if resource["Type"] == kind
+    }
+
+
+def referred(value: Any) -> str:
+    """The logical id behind a Ref or GetAtt."""
+    if isinstance(value, dict):
+        if "Ref" in value:
+            return str(value["Ref"])
+        if "Fn::GetAtt" in value:
+            name = value["Fn::GetAtt"]
+            return str(name.partition(".")[0] if isinstance(name, str) else name[0])
+    raise AssertionError(f"{value} refers to no resource")
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+QUEUES = of_type("AWS::SQS::Queue")
+FUNCTIONS = of_type("AWS::Lambda::Function")
+MAPPINGS = of_type("AWS::Lambda::EventSourceMapping")
+ROLES = of_type("AWS::IAM::Role")
+DEAD_LETTERS = {name for name in QUEUES if name.endswith("DeadLetters")}
+DEPLOYERS = {
+    properties["Environment"]["Variables"]["CERTRAIL_KIND"]: name
+    for name, properties in FUNCTIONS.items()
+    if "CERTRAIL_KIND" in properties["Environment"]["Variables"]
+}
+
+
+def statements(role: str) -> Iterator[dict[str, Any]]:
+    for policy in ROLES[role].get("Policies", []):
+        yield from policy["PolicyDocument"]["Statement"]
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    lint = subprocess.run(
+        [str(Path(sys.executable).with_name("cfn-lint")), str(TEMPLATE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (lint.returncode, lint.stdout) == (0, "")
+
+
+class TestQueues:
+    @pytest.mark.parametrize("name", sorted(QUEUES.keys() - DEAD_LETTERS))
+    def test_has_dead_letters_of_its_own_and_of_its_type(self, name: str) -> None:
+        queue = QUEUES[name]
+        redrive = queue["RedrivePolicy"]
+        dead = referred(redrive["deadLetterTargetArn"])
+        users = [
+            other
+            for other, properties in QUEUES.items()
+            if "RedrivePolicy" in properties
+            and referred(properties["RedrivePolicy"]["deadLetterTargetArn"]) == dead
+        ]
+        assert users == [name]
+        assert QUEUES[dead].get("FifoQueue") == queue.get("FifoQueue")
+        assert redrive["maxReceiveCount"] >= 5
+        assert QUEUES[dead]["MessageRetentionPeriod"] == FOURTEEN_DAYS
+        assert queue["MessageRetentionPeriod"] < FOURTEEN_DAYS
+
+    @pytest.mark.parametrize("mapping", MAPPINGS)
+    def test_hides_a_message_for_six_times_the_function(self, mapping: str) -> None:
+        properties = MAPPINGS[mapping]
+        queue = QUEUES[referred(properties["EventSourceArn"])]
+        timeout = FUNCTIONS[referred(properties["FunctionName"])]["Timeout"]
+        window = properties.get("MaximumBatchingWindowInSeconds", 0)
+        assert queue["VisibilityTimeout"] >= 6 * timeout + window
+
+    def test_are_encrypted(self) -> None:
+        assert all(queue["SqsManagedSseEnabled"] is True for queue in QUEUES.values())
+
+    def test_only_the_rules_may_send_from_outside(self) -> None:
+        for policy in of_type("AWS::SQS::QueuePolicy").values():
+            for statement in policy["PolicyDocument"]["Statement"]:
+                sources = listed(statement["Condition"]["ArnEquals"]["aws:SourceArn"])
+                assert {RESOURCES[referred(source)]["Type"] for source in sources} == {
+                    "AWS::Events::Rule"
+                }
+
+
+class TestFunctions:
+    def test_are_what_the_design_says(self) -> None:
+        assert {name: properties["Handler"] for name, properties in FUNCTIONS.items()} == {
+            "IssuerScheduler": "issuer.handler.schedule",
+            "IssuerWorker": "issuer.handler.work",
+            "Router": "deployers.router.handle",
+            **{f"{kind.capitalize()}Deployer": "deployers.handler.handle" for kind in KINDS},
+        }
+
+    def test_run_on_one_runtime(self) -> None:
+        assert {
+            (properties["Runtime"], *properties["Architectures"])
+            for properties in FUNCTIONS.values()
+        } == {("python3.13", "arm64")}
+
+    def test_each_has_a_role_of_its_own(self) -> None:
+        roles = {name: referred(properties["Role"]) for name, properties in FUNCTIONS.items()}
+        assert roles == {name: f"{name}Role" for name in FUNCTIONS}
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_writes_to_a_log_of_its_own_that_ends(self, name: str) -> None:
+        config = FUNCTIONS[name]["LoggingConfig"]
+        group = referred(config["LogGroup"])
+        assert config["LogFormat"] == "JSON"
+        assert group == f"{name}Log"
+        assert of_type("AWS::Logs::LogGroup")[group]["RetentionInDays"] == {
+            "Ref": "LogRetentionDays"
+        }
+        (log,) = [each for each in statements(f"{name}Role") if each["Sid"] == "Log"]
+        assert referred(log["Resource"]) == group
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_is_built_by_its_own_target(self, name: str) -> None:
+        targets = re.findall(r"build-(\w+)", (ROOT / "functions" / "Makefile").read_text())
+        assert name in targets
+
+    def test_batches_report_their_failures(self) -> None:
+        for name, properties in MAPPINGS.items():
+            if properties["BatchSize"] > 1 or referred(properties["FunctionName"]) in set(
+                DEPLOYERS.values()
+            ):
+                assert properties["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
+
+    def test_there_is_a_deployer_for_every_kind(self) -> None:
+        assert DEPLOYERS.keys() == KINDS.keys()
+
+    def test_the_router_sends_each_kind_to_its_deployer(self) -> None:
+        variables = FUNCTIONS["Router"]["Environment"]["Variables"]
+        queues = {
+            kind: value.removeprefix("${").removesuffix("}")
+            for kind, value in json.loads(variables["CERTRAIL_QUEUES"]["Fn::Sub"]).items()
+        }
+        assert queues == {
+            kind: referred(mapping["EventSourceArn"])
+            for kind, deployer in DEPLOYERS.items()
+            for mapping in MAPPINGS.values()
+            if referred(mapping["FunctionName"]) == deployer
+        }
+
+    def test_only_the_rule_may_invoke(self) -> None:
+        for permission in of_type("AWS::Lambda::Permission").values():
+            assert RESOURCES[referred(permission["SourceArn"])]["Type"] == "AWS::Events::Rule"
+
+    def test_schedules_are_flexible(self) -> None:
+        schedules = of_type("AWS::Scheduler::Schedule")
+        assert {
+            (referred(schedule["Target"]["Arn"]), schedule["Target"]["Input"])
+            for schedule in schedules.values()
+        } == {
+            ("IssuerScheduler", "{}"),
+            ("Router", '{"reconcile": false}'),
+            ("Router", '{"reconcile": true}'),
+        }
+        assert all(
+            schedule["FlexibleTimeWindow"]["Mode"] == "FLEXIBLE" for schedule in schedules.values()
+        )
+
+
+class TestRoles:
+    @pytest.mark.parametrize("name", ROLES)
+    def test_names_every_action(self, name: str) -> None:
+        assert "ManagedPolicyArns" not in ROLES[name]
+        for statement in statements(name):
+            assert statement["Effect"] == "Allow"
+            assert [action for action in listed(statement["Action"]) if "*" in action] == []
+
+    @pytest.mark.parametrize("name", ROLES)
+    def test_names_the_resource_where_iam_can(self, name: str) -> None:
+        for statement in statements(name):
+            if "*" in listed(statement["Resource"]):
+                assert set(listed(statement["Action"])) <= WITHOUT_RESOURCE
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_deployer_may_do_what_its_kind_says(self, kind: str) -> None:
+        own = [
+            statement
+            for statement in statements(f"{DEPLOYERS[kind]}Role")
+            if statement["Sid"] not in COMMON
+        ]
+        actions = {action for statement in own for action in listed(statement["Action"])}
+        assert actions == KINDS[kind].permissions
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_deployer_writes_its_own_records_only(self, kind: str) -> None:
+        written = [
+            statement["Resource"]
+            for statement in statements(f"{DEPLOYERS[kind]}Role")
+            if "s3:PutObject" in listed(statement["Action"])
+        ]
+        assert written == [{"Fn::Sub": f"${{Bucket.Arn}}/deployments/*/{kind}/*"}]
+
+    def test_other_accounts_only_where_they_are_named(self) -> None:
+        assert not any(
+            action == "sts:AssumeRole"
+            for role in ROLES
+            for statement in statements(role)
+            for action in listed(statement["Action"])
+        )
+        policy = RESOURCES["ActInOtherAccounts"]
+        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert policy["Condition"] == "HasOtherAccounts"
+        assert statement["Resource"] == {"Ref": "AssumableRoleArns"}
+
+    @pytest.mark.parametrize(
+        ("name", "record_type", "action", "allowed"),
+        [
+            ("_acme-challenge.example.com", "TXT", "UPSERT", True),
+            ("_acme-challenge.example.com", "TXT", "DELETE", True),
+            ("www.example.com", "TXT", "UPSERT", False),
+            ("_acme-challenge.example.com", "CNAME", "UPSERT", False),
+        ],
+    )
+    def test_the_issuer_writes_challenges_only(
+        self, name: str, record_type: str, action: str, allowed: bool
+    ) -> None:
+        (statement,) = [
+            {**each, "Resource": "*"}
+            for each in statements("IssuerWorkerRole")
+            if each["Sid"] == "WriteChallengesOnly"
+        ]
+        operation = "route53:ChangeResourceRecordSets"
+        # One change that would do, and the one in question: both must.
+        context = {
+            f"{operation}NormalizedRecordNames": ("_acme-challenge.example.org", name),
+            f"{operation}RecordTypes": ("TXT", record_type),
+            f"{operation}Actions": ("UPSERT", action),
+        }
+        need = Need(operation, "arn:aws:route53:::hostedzone/Z1", context)
+        assert bool(evaluate([{"Statement": [statement]}], need).allowed) is allowed
+
+
+class TestBucket:
+    def test_is_private_versioned_and_encrypted_with_our_key(self) -> None:
+        bucket = of_type("AWS::S3::Bucket")["Bucket"]
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert referred(rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"]) == "Key"
+        assert rule["BucketKeyEnabled"] is True
+        assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+        assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+        assert RESOURCES["Key"]["Properties"]["EnableKeyRotation"] is True
+
+    @pytest.mark.parametrize("name", ["Bucket", "Key"])
+    def test_outlives_the_stack(self, name: str) -> None:
+        assert RESOURCES[name]["DeletionPolicy"] == "Retain"
+        assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+
+    def test_only_superseded_private_keys_expire(self) -> None:
+        rules = of_type("AWS::S3::Bucket")["Bucket"]["LifecycleConfiguration"]["Rules"]
+        expiring = [rule for rule in rules if "ExpirationInDays" in rule]
+        assert [rule["TagFilters"] for rule in expiring] == [
+            [{"Key": "certrail-superseded", "Value": "true"}]
+        ]
+
+    @pytest.mark.parametrize(
+        ("about", "refused"),
+        [
+            pytest.param({}, False, id="the bucket's default"),
+            pytest.param({"": "aws:kms", "-aws-kms-key-id": KEY}, False, id="our key by name"),
+            pytest.param({"": "AES256"}, True, id="S3's own key"),
+            pytest.param({"": "aws:kms"}, True, id="AWS's key for S3"),
+            pytest.param({"": "aws:kms", "-aws-kms-key-id": KEY + "x"}, True, id="another key"),
+            pytest.param({"-customer-algorithm": "AES256"}, True, id="the caller's key"),
+        ],
+    )
+    def test_only_our_key_encrypts(self, about: dict[str, str], refused: bool) -> None:
+        headers = {f"s3:x-amz-server-side-encryption{name}": value for name, value in about.items()}
+        context = {"aws:SecureTransport": "true", **headers}
+        need = Need("s3:PutObject", f"{BUCKET}/accounts/staging.json", context)
+        verdict = evaluate([bucket_policy()], need, ["anybody"])
+        assert verdict.allowed is (False if refused else None)
+
+    @pytest.mark.parametrize("action", ["s3:GetObject", "s3:PutObject"])
+    def test_refuses_plain_http(self, action: str) -> None:
+        need = Need(action, f"{BUCKET}/config/pipelines.yaml", {"aws:SecureTransport": "false"})
+        assert evaluate([bucket_policy()], need, ["anybody"]).allowed is False
+
+
+def bucket_policy() -> dict[str, Any]:
+    """With the bucket's and the key's ARN in it, as CloudFormation writes it."""
+    policy = json.dumps(of_type("AWS::S3::BucketPolicy")["BucketPolicy"]["PolicyDocument"])
+    for written, arn in {
+        json.dumps({"Fn::GetAtt": ["Bucket", "Arn"]}): BUCKET,
+        json.dumps({"Fn::Sub": "${Bucket.Arn}/*"}): f"{BUCKET}/*",
+        json.dumps({"Fn::GetAtt": ["Key", "Arn"]}): KEY,
+    }.items():
+        assert written in policy
+        policy = policy.replace(written, json.dumps(arn))
+    document: dict[str, Any] = json.loads(policy)
+    return document
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("key", "woken"),
+        [
+            ("certificates/shop/current.json", {"StateChanged"}),
+            ("config/pipelines.yaml", {"StateChanged", "PipelinesPushed"}),
+            ("deployments/shop/acm/eu-central-1.json", {"StateChanged"}),
+            ("certificates/shop/0a1b/privkey.pem", set()),
+            ("orders/shop.json", set()),
+            ("accounts/letsencrypt.json", set()),
+        ],
+    )
+    def test_wake_who_they_concern(self, key: str, woken: set[str]) -> None:
+        event: Any = {
+            "source": "aws.s3",
+            "detail-type": "Object Created",
+            "detail": {"bucket": {"name": "certrail"}, "object": {"key": key}},
+        }
+        assert {
+            name
+            for name, rule in of_type("AWS::Events::Rule").items()
+            if EventPattern.load(
+                json.dumps(rule["EventPattern"]).replace('{"Ref": "Bucket"}', '"certrail"')
+            ).matches_event(event)
+        } == woken
+
+    def test_what_is_not_delivered_is_kept(self) -> None:
+        for rule in of_type("AWS::Events::Rule").values():
+            for target in rule["Targets"]:
+                assert referred(target["DeadLetterConfig"]["Arn"]) == "EventDeadLetters"
+                assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
+
+
+class TestAlarms:
+    ALARMS = of_type("AWS::CloudWatch::Alarm")
+
+    def watched(self, namespace: str, metric: str) -> list[Any]:
+        """The value of the one dimension of each alarm on this metric."""
+        return [
+            alarm["Dimensions"][0]["Value"]
+            for alarm in self.ALARMS.values()
+            if (alarm["Namespace"], alarm["MetricName"]) == (namespace, metric)
+        ]
+
+    def test_every_function(self) -> None:
+        assert {referred(value) for value in self.watched("AWS/Lambda", "Errors")} == set(FUNCTIONS)
+
+    def test_all_dead_letters(self) -> None:
+        depth = self.watched("AWS/SQS", "ApproximateNumberOfMessagesVisible")
+        assert {referred(value) for value in depth} == DEAD_LETTERS
+
+    def test_failed_deployments_of_every_kind(self) -> None:
+        assert set(self.watched(NAMESPACE, METRIC)) == set(KINDS)
+
+    def test_tell_the_topic_if_there_is_one(self) -> None:
+        for alarm in self.ALARMS.values():
+            assert alarm["AlarmActions"] == {
+                "Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]
+            }
