@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
-from urllib.request import Request, urlopen
 
 import boto3
 from botocore.awsrequest import AWSResponse
@@ -23,47 +21,38 @@ from certrail.store import Current, Issued, Store, Versioned, current_key, recor
 from certrail.target import Deployed, Target, with_needs
 from deployers.deploy import Outcome, deploy_target, observe_target
 from deployers.rollout import Step, plan
-from sandbox.rules import acm as acm_rules
+from sandbox.calls import Call
+from sandbox.server import Server
 from tests.certrail.bundles import NOW, make_bundle
 
 ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 PIPELINE = "shop"
 DOMAINS = ("shop.example.com", "*.shop.example.com")
-READS = ("Describe", "Get", "List", "Head")
-
-
-@dataclass(frozen=True)
-class Call:
-    """action: IAM's name of it."""
-
-    action: str
-
-    @property
-    def writes(self) -> bool:
-        return not self.action.partition(":")[2].startswith(READS)
+OURS = "certrail"
 
 
 class Cloud:
     """aws, store: what the deployers get; every call they make is in `calls`."""
 
-    def __init__(self, endpoint: str, bucket: str = "certrail-test") -> None:
-        self.endpoint = endpoint
-        self.session = boto3.Session(
-            aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION
-        )
-        self.calls: list[Call] = []
+    def __init__(self, server: Server, bucket: str = "certrail-test") -> None:
+        self.server = server
+        self.endpoint = server.endpoint
+        self.session = _session("somebody-else")
         self._clients: dict[tuple[str, str], Any] = {}
         self._before: dict[str, list[Callable[[], AWSResponse | None]]] = {}
-        self.aws = self.watched()
+        self._refusals = ExitStack()
+        ours = _session(OURS)
+        events: Any = ours.events
+        events.register("before-send", self._meanwhile)
+        self.aws = Aws(ours)
         self.store = Store(bucket, self.aws)
 
     def reset(self) -> None:
         """Start from an AWS with nothing in it but the bucket."""
-        request = Request(f"{self.endpoint}/moto-api/reset", method="POST")  # noqa: S310
-        with urlopen(request) as answer:  # noqa: S310
-            assert answer.status == 200
-        acm_rules.import_limit.refill()
+        self._refusals.close()
+        self._before.clear()
+        self.server.reset()
         s3 = self.client("s3")
         s3.create_bucket(
             Bucket=self.store.bucket,
@@ -75,8 +64,11 @@ class Cloud:
                 "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
             },
         )
-        self.calls.clear()
-        self._before.clear()
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of certrail, not of somebody else."""
+        return [call for call in self.server.calls.all() if call.access_key == OURS]
 
     def client(self, service: str, region: str = REGION) -> Any:
         """A client of somebody else, whose calls do not count."""
@@ -86,15 +78,6 @@ class Cloud:
                 service, region_name=region, endpoint_url=self.endpoint
             )
         return self._clients[service, region]
-
-    def watched(self) -> Aws:
-        session = boto3.Session(
-            aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION
-        )
-        events: Any = session.events
-        events.register("before-call", self._note)
-        events.register("before-send", self._meanwhile)
-        return Aws(session)
 
     # What happens around a call
 
@@ -106,29 +89,17 @@ class Cloud:
 
         self._before.setdefault(operation, []).append(run)
 
-    def refuse(self, operation: str, code: str, message: str = "No.", status: int = 400) -> None:
-        """Answer the next request of this operation with an error, in XML or JSON as it is due."""
-
-        def answer() -> AWSResponse:
-            error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-            xml = f"<ErrorResponse>{error}</ErrorResponse>"
-            document = json.dumps({"__type": code, "message": message})
-            is_xml = operation in {"GetDistributionConfig", "UpdateDistribution", "AssumeRole"} or (
-                "Listener" in operation
-            )
-            return _answer(status, xml if is_xml else document)
-
-        self._before.setdefault(operation, []).append(answer)
+    def refuse(
+        self, operation: str, code: str, message: str = "No.", status: int | None = None
+    ) -> None:
+        """Answer the next request of this operation with an error."""
+        self._refusals.enter_context(
+            self.server.refuse(f"*:{operation}", code, message, status=status, times=1)
+        )
 
     def answer(self, operation: str, document: dict[str, Any]) -> None:
         """Answer the next request of a JSON operation with this."""
         self._before.setdefault(operation, []).append(lambda: _answer(200, json.dumps(document)))
-
-    def _note(self, model: Any, **_: Any) -> None:
-        prefix = {"tagging": "tag"}.get(
-            model.service_model.signing_name, model.service_model.signing_name
-        )
-        self.calls.append(Call(f"{prefix}:{model.name}"))
 
     def _meanwhile(self, request: Any, event_name: str, **_: Any) -> AWSResponse | None:
         waiting = self._before.get(event_name.rpartition(".")[2], [])
@@ -208,6 +179,10 @@ class Cloud:
                 except CertrailError as error:
                     failures[step.target.address] = error
         return failures
+
+
+def _session(key: str) -> boto3.Session:
+    return boto3.Session(aws_access_key_id=key, aws_secret_access_key="testing", region_name=REGION)
 
 
 class _Raw:

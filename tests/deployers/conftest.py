@@ -1,36 +1,23 @@
-"""One moto server with every rule installed; each test starts from an empty cloud."""
+"""The sandbox's AWS, in which each test starts from nothing but a bucket."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
 
-from sandbox import rules
-from tests.deployers.cloud import Cloud
-
-
-@pytest.fixture(scope="package")
-def moto() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    rules.install()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+from sandbox.server import Server
+from tests.deployers.cloud import OURS, REGION, Cloud
 
 
 @pytest.fixture(scope="package")
-def one_cloud(moto: str) -> Iterator[Cloud]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", moto)
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+def one_cloud() -> Iterator[Cloud]:
+    with Server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", OURS)
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-        yield Cloud(moto)
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        yield Cloud(server)
 
 
 @pytest.fixture
