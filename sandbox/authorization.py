@@ -284,6 +284,7 @@ S3_OBJECT = {
 # Asked for one version, these are other actions.
 S3_OF_A_VERSION = {
     "DeleteObject",
+    "DeleteObjectTagging",
     "GetObject",
     "GetObjectAttributes",
     "GetObjectTagging",
@@ -328,9 +329,7 @@ def s3(call: Call, params: Mapping[str, Any]) -> list[Need]:
     _modelled(call, set(S3_OBJECT))
     action = S3_OBJECT[call.operation]
     if "VersionId" in params and action in S3_OF_A_VERSION:
-        action = {"GetObject": "GetObjectVersion"}.get(action) or re.sub(
-            "Object", "ObjectVersion", action, count=1
-        )
+        action = action.replace("Object", "ObjectVersion", 1)
     key = params.get("Key", "")
     found = [Need(f"s3:{action}", f"{arn}/{key}", context)]
     if call.operation == "CopyObject":
@@ -341,6 +340,11 @@ def s3(call: Call, params: Mapping[str, Any]) -> list[Need]:
         found.append(Need("s3:PutObjectTagging", f"{arn}/{key}", context))
     if action == "PutObject":
         found += _s3_encrypt(call, params, bucket, key)
+    if call.operation in {"GetObject", "HeadObject"} and not _is_there(bucket, key):
+        # Who may not list learns 403, not 404, of what is not there, whatever its prefix:
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+        unprefixed = {name: value for name, value in context.items() if name != "s3:prefix"}
+        found.append(Need("s3:ListBucket", arn, unprefixed, implied=True))
     if call.operation == "GetObject":
         found += _s3_decrypt(call, bucket, key, params.get("VersionId"))
     return found
@@ -359,6 +363,14 @@ def _bucket(name: str) -> Any:
 
     owner = s3_backends.bucket_accounts.get(name)
     return s3_backends[owner[1]][owner[0]].buckets.get(name) if owner else None
+
+
+def _is_there(bucket: str, key: str) -> bool:
+    from moto.s3.models import FakeKey
+
+    found = _bucket(bucket)
+    # Of a bucket that is not there, everybody learns that.
+    return found is None or isinstance(found.keys.get(key), FakeKey)
 
 
 def _s3_encrypt(call: Call, params: Mapping[str, Any], bucket: str, key: str) -> list[Need]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from moto.sts.models import AssumedRole
 
 PARTITION = "aws"
+# How AWS begins the access keys of sessions, and moto with it.
+TEMPORARY = "ASIA"
 SILENT_RESOURCE = "no statement of the resource's own policy allows it"
 # These say AccessDenied where services of the same protocol say AccessDeniedException.
 QUERY_COMPATIBLE = {"sqs"}
@@ -124,6 +126,10 @@ def caller(call: Call) -> Caller:
 def decide(call: Call) -> Call:
     """The call with its caller, its resource and IAM's decisions. Raises Denied."""
     who = caller(call)
+    if who.assumed is None and call.access_key.startswith(TEMPORARY):
+        # A session from before a reset must not turn into the administrator.
+        message = "The security token included in the request is invalid"
+        raise Denied(_unknown_code(call), message, ())
     if who.assumed is None:
         call = replace(call, caller=who.arn, resource=authorization.resource(call))
         return replace(call, decisions=_of_resources(call, who))
@@ -312,7 +318,16 @@ def _denied(call: Call, decisions: tuple[Decision, ...]) -> Denied:
 
 def denial_code(call: Call) -> str:
     """The error code with which this service refuses."""
+    return "AccessDenied" if _speaks_query(call) else "AccessDeniedException"
+
+
+def _unknown_code(call: Call) -> str:
+    """The error code for credentials that are nobody's."""
+    if call.service == "s3":
+        return "InvalidToken"
+    return "InvalidClientTokenId" if _speaks_query(call) else "UnrecognizedClientException"
+
+
+def _speaks_query(call: Call) -> bool:
     protocol = call.model.service_model.protocol if call.model else ""
-    if call.service in QUERY_COMPATIBLE or protocol in {"query", "rest-xml"}:
-        return "AccessDenied"
-    return "AccessDeniedException"
+    return call.service in QUERY_COMPATIBLE or protocol in {"query", "rest-xml"}

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import socket
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ STATUS = {
     "InternalError": 500,
     "InternalFailure": 500,
     "InternalServiceError": 500,
+    "InvalidClientTokenId": 403,
     "NoSuchBucket": 404,
     "NoSuchKey": 404,
     "NotImplemented": 501,
@@ -374,6 +376,11 @@ class _Listener(ThreadingMixIn, TCPServer):
         with self._connections_lock:
             self._connections.discard(request)
         super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client may hang up while it waits; anything else is a fault of this server.
+        if not isinstance(sys.exception(), ConnectionError):
+            log.exception("a request from %s could not be answered", client_address)
 
     def close_connections(self) -> None:
         """No connection gets another request in; an answer on its way still goes out."""

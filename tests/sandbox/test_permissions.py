@@ -243,6 +243,25 @@ def test_everybody_may_ask_who_he_is(world: World) -> None:
     assert identity["Arn"].startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/role-1/")
 
 
+@pytest.mark.parametrize(
+    ("asked", "code", "status"),
+    [
+        ("acm.list_certificates", "UnrecognizedClientException", 400),
+        ("route53.list_hosted_zones", "InvalidClientTokenId", 403),
+        ("s3.list_buckets", "InvalidToken", 400),
+        ("sts.get_caller_identity", "InvalidClientTokenId", 403),
+    ],
+)
+def test_a_session_does_not_outlive_the_world(
+    world: World, asked: str, code: str, status: int
+) -> None:
+    aws = world.acting(allow("*"))
+    world.server.reset()
+    service, operation = asked.split(".")
+    with refused(code, "The security token included in the request is invalid", status):
+        getattr(aws(service), operation)()
+
+
 # --- where policies come from ---
 
 
@@ -357,6 +376,29 @@ def test_a_secret_by_name(world: World) -> None:
         secrets.create_secret(
             Name="tls/c", SecretString="1", AddReplicaRegions=[{"Region": "us-east-1"}]
         )
+
+
+def test_who_may_not_list_does_not_learn_what_is_missing(world: World) -> None:
+    Scene(world)
+    reader = world.acting(allow("s3:GetObject", "arn:aws:s3:::bucket/*"))("s3")
+    reader.get_object(Bucket="bucket", Key="dir/key")
+    with refused("AccessDenied", "s3:ListBucket on resource: arn:aws:s3:::bucket", 403):
+        reader.get_object(Bucket="bucket", Key="nothing")
+    with refused("403"):
+        reader.head_object(Bucket="bucket", Key="nothing")
+    lister = world.acting(
+        allow("s3:GetObject", "arn:aws:s3:::bucket/*"),
+        allow("s3:ListBucket", "arn:aws:s3:::bucket"),
+    )("s3")
+    with refused("NoSuchKey", status=404):
+        lister.get_object(Bucket="bucket", Key="nothing")
+    versioning = {"Status": "Enabled"}
+    world.admin("s3").put_bucket_versioning(Bucket="bucket", VersioningConfiguration=versioning)
+    world.admin("s3").delete_object(Bucket="bucket", Key="dir/key")
+    with refused("AccessDenied", "s3:ListBucket"):
+        reader.get_object(Bucket="bucket", Key="dir/key")
+    with refused("NoSuchKey", status=404):
+        lister.get_object(Bucket="bucket", Key="dir/key")
 
 
 # --- keys, which other services use in the caller's name ---

@@ -1,6 +1,8 @@
 """The server: it starts, stops and resets; it refuses on request; tests can step in between."""
 
 import json
+import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +101,28 @@ def test_a_chunked_body_is_read(world: World) -> None:
         assert answer.status == 200
     got = world.admin("s3").get_object(Bucket=name, Key="streamed")
     assert got["Body"].read() == b"first,second"
+
+
+def test_a_client_may_hang_up(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    url = queue(world.admin)
+    waiting, ended = threading.Event(), threading.Event()
+    world.server.before.append(lambda call: waiting.set() if "Receive" in call.action else None)
+    world.server.after.append(lambda call: ended.set() if "Receive" in call.action else None)
+    body = json.dumps({"QueueUrl": url, "WaitTimeSeconds": 1}).encode()
+    signed = "AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/sqs/aws4_request, x"
+    head = (
+        "POST / HTTP/1.1\r\nHost: sqs\r\nX-Amz-Target: AmazonSQS.ReceiveMessage\r\n"
+        f"Content-Type: application/x-amz-json-1.0\r\nAuthorization: {signed}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", world.server.port)) as connection:
+        connection.sendall(head.encode() + body)
+        assert waiting.wait(5)
+        reset_on_close = struct.pack("ii", 1, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_on_close)
+    assert ended.wait(5)
+    world.admin("sqs").list_queues()
+    assert capfd.readouterr().err == ""
 
 
 # --- refusals ---
