@@ -46,7 +46,7 @@ class Workspace:
         if not self.bucket:
             raise NoBucket(
                 "no bucket given",
-                next="Set CERTRAIL_BUCKET, or give --bucket: the stack's output `BucketName` names it",
+                next="Set CERTRAIL_BUCKET, or give --bucket: it is the stack's output `BucketName`",
             )
         return Store(self.bucket, self.aws)
 
