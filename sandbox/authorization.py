@@ -338,6 +338,9 @@ def s3(call: Call, params: Mapping[str, Any]) -> list[Need]:
         found += _s3_decrypt(call, *source.split("/", 1))
     if params.get("Tagging") and call.operation in {"PutObject", "CreateMultipartUpload"}:
         found.append(Need("s3:PutObjectTagging", f"{arn}/{key}", context))
+    if action == "PutObject" and "IfMatch" in params:
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+        found.append(Need("s3:GetObject", f"{arn}/{key}", context))
     if action == "PutObject":
         found += _s3_encrypt(call, params, bucket, key)
     if call.operation in {"GetObject", "HeadObject"} and not _is_there(bucket, key):

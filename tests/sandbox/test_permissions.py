@@ -401,6 +401,14 @@ def test_who_may_not_list_does_not_learn_what_is_missing(world: World) -> None:
         lister.get_object(Bucket="bucket", Key="dir/key")
 
 
+def test_to_compare_is_to_read(world: World) -> None:
+    Scene(world)
+    writer = world.acting(allow("s3:PutObject"))("s3")
+    writer.put_object(Bucket="bucket", Key="new", Body=b"1", IfNoneMatch="*")
+    with refused("AccessDenied", "s3:GetObject on resource: arn:aws:s3:::bucket/new"):
+        writer.put_object(Bucket="bucket", Key="new", Body=b"2", IfMatch='"etag"')
+
+
 # --- keys, which other services use in the caller's name ---
 
 
