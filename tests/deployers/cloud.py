@@ -20,6 +20,7 @@ from certrail.records import Record
 from certrail.store import Current, Issued, Store, Versioned, current_key, record_key
 from certrail.target import Deployed, Target, with_needs
 from deployers.deploy import Outcome, deploy_target, observe_target
+from deployers.job import Role
 from deployers.rollout import Step, plan
 from sandbox.calls import Call
 from sandbox.server import Server
@@ -79,6 +80,31 @@ class Cloud:
             )
         return self._clients[service, region]
 
+    def role(self, account: str, statements: list[dict[str, Any]]) -> Role:
+        """A role in an account, which certrail may assume and which may do this."""
+        iam = _session("somebody-else").client("iam", endpoint_url=self.endpoint)
+
+        def there(request: Any, **_: Any) -> None:
+            request.headers["x-moto-account-id"] = account
+
+        iam.meta.events.register("before-sign", there)
+        trust = {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+            "Condition": {"StringEquals": {"sts:ExternalId": "abc"}},
+        }
+        arn = iam.create_role(
+            RoleName="certrail",
+            AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}),
+        )["Role"]["Arn"]
+        iam.put_role_policy(
+            RoleName="certrail",
+            PolicyName="certrail",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
+        )
+        return Role(arn, "abc")
+
     # What happens around a call
 
     def before(self, operation: str, act: Callable[[], object]) -> None:
@@ -135,8 +161,15 @@ class Cloud:
         new = bundle or make_bundle(domains, key_type)
         return self.store.publish(pipeline, new, issued, after=after, now=NOW)
 
-    def deploy(self, target: Target, *, pipeline: str = PIPELINE, now: datetime = NOW) -> Outcome:
-        return deploy_target(self.store, target, pipeline, role=None, aws=self.aws, now=now)
+    def deploy(
+        self,
+        target: Target,
+        *,
+        pipeline: str = PIPELINE,
+        role: Role | None = None,
+        now: datetime = NOW,
+    ) -> Outcome:
+        return deploy_target(self.store, target, pipeline, role=role, aws=self.aws, now=now)
 
     def observe(self, target: Target, *, pipeline: str = PIPELINE) -> Deployed | None:
         return observe_target(self.store, target, pipeline, role=None, aws=self.aws)

@@ -249,8 +249,8 @@ def test_a_role_that_may_not_be_assumed_is_on_the_record(cloud: Cloud) -> None:
 def test_another_account_holds_its_own(cloud: Cloud) -> None:
     cloud.publish()
     target = Acm(region="us-east-1", account="edge")
-    role = Role("arn:aws:iam::222222222222:role/certrail")
-    deploy_target(cloud.store, target, PIPELINE, role=role, aws=cloud.aws, now=NOW)
+    allow = {"Effect": "Allow", "Action": sorted(target.permissions), "Resource": "*"}
+    cloud.deploy(target, role=cloud.role("222222222222", [allow]))
     held = cloud.recorded(target).held
     assert held is not None
     assert held.resource.startswith("arn:aws:acm:us-east-1:222222222222:")

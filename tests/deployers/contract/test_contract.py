@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from certrail.errors import AccessDenied
+from certrail.records import State
 from certrail.target import Target, as_job, with_needs
 from deployers.handler import kind_named
 from deployers.kinds.all import KINDS, AnyTarget
 from deployers.rollout import Action
-from tests.deployers.cloud import Cloud
+from tests.deployers.cloud import ACCOUNT, Cloud
 from tests.deployers.contract.worlds import WORLDS
 
 ROOT = Path(__file__).parents[3]
+DENY = {"Effect": "Deny", "Action": "*"}
 
 
 @pytest.fixture(params=KINDS)
@@ -185,11 +190,30 @@ def test_its_page_has_examples_that_load(page: str, kind: str) -> None:
             assert isinstance(TypeAdapter(AnyTarget).validate_python(entry), KINDS[kind])
 
 
+def statements(page: str) -> list[dict[str, Any]]:
+    (found,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    read: list[dict[str, Any]] = json.loads(found.replace("111111111111", ACCOUNT))
+    return read
+
+
 def test_its_page_has_the_exact_permissions(page: str, kind: str) -> None:
-    (statements,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
-    actions = {
-        action
-        for statement in TypeAdapter(list[dict[str, object]]).validate_json(statements)
-        for action in TypeAdapter(list[str]).validate_python(statement["Action"])
-    }
+    actions = {action for statement in statements(page) for action in statement["Action"]}
     assert actions == KINDS[kind].permissions
+
+
+def test_the_statement_on_its_page_is_enough(cloud: Cloud, target: Target, page: str) -> None:
+    role = cloud.role(ACCOUNT, statements(page))
+    for _ in range(2):
+        cloud.publish()
+        needs_first(cloud, target)
+        cloud.deploy(target, role=role)
+        cloud.deploy(target, role=role)
+    assert cloud.recorded(target).generation == 2
+
+
+def test_without_its_permissions_it_says_which_one(cloud: Cloud, target: Target) -> None:
+    cloud.publish()
+    needs_first(cloud, target)
+    with pytest.raises(AccessDenied, match=r"Allow [a-z]+:[A-Za-z]+ in the policy"):
+        cloud.deploy(target, role=cloud.role(ACCOUNT, [{**DENY, "Resource": "*"}]))
+    assert cloud.recorded(target).state is State.FAILED

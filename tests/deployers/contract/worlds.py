@@ -23,9 +23,9 @@ def acm(cloud: Cloud) -> Target:
 
 def cloudfront(cloud: Cloud) -> Target:
     resources.distribution(
-        "E2EXAMPLE", DOMAINS, session=cloud.session, endpoint=cloud.endpoint, account=ACCOUNT
+        "E2QWRUHEXAMPLE", DOMAINS, session=cloud.session, endpoint=cloud.endpoint, account=ACCOUNT
     )
-    return Cloudfront(distribution="E2EXAMPLE")
+    return Cloudfront(distribution="E2QWRUHEXAMPLE")
 
 
 def listener(cloud: Cloud) -> Target:
