@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -34,3 +35,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _at_once(*_: object) -> float:
     return 0.0
+
+
+@pytest.fixture
+def lambda_logs() -> Iterator[None]:
+    """Entry points set logging up for their process; afterwards it is the test run's again."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

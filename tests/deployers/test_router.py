@@ -1,0 +1,269 @@
+"""The router: events are hints, the bucket is the truth."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from random import Random
+
+import pytest
+
+from certrail.errors import AwsError, PipelinesInvalid, StateError
+from certrail.records import State
+from certrail.store import CONFIG_KEY, current_key, record_key
+from deployers import router
+from deployers.kinds.acm import Acm
+from deployers.kinds.all import KINDS
+from deployers.kinds.cloudfront import Cloudfront
+from deployers.kinds.secretsmanager import Secretsmanager
+from sandbox import resources
+from tests.certrail.bundles import NOW
+from tests.deployers.cloud import DOMAINS, REGION, Cloud
+from tests.deployers.queues import PIPELINES, Queues, batch, event, route
+
+SHOP, MAIL = current_key("shop"), current_key("mail")
+SECRET = Secretsmanager(name="tls/shop/bundle", region=REGION)
+MAIL_SECRET = Secretsmanager(name="tls/mail/bundle", region=REGION)
+EDGE = Cloudfront(distribution="E2QWRUHEXAMPLE")
+
+
+@pytest.fixture
+def queues(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, lambda_logs: None) -> Queues:
+    made = Queues(cloud)
+    monkeypatch.setenv("CERTRAIL_BUCKET", cloud.store.bucket)
+    monkeypatch.setenv("CERTRAIL_QUEUES", json.dumps(made.urls))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("certificates/shop/current.json", {"shop"}),
+        ("certificates/_wildcard.example.com/current.json", {"_wildcard.example.com"}),
+        ("certificates/%5Fwildcard.example.com/current.json", {"_wildcard.example.com"}),
+        ("deployments/shop/secretsmanager/eu-central-1/tls/a+b.json", {"shop"}),
+        ("config/pipelines.yaml", None),
+        ("certificates/shop/00ff/cert.pem", set()),
+        ("orders/shop.json", set()),
+        ("deployments", set()),
+    ],
+)
+def test_what_an_event_is_about(key: str, names: set[str] | None) -> None:
+    assert router.pipelines_of(json.dumps(event(key))) == names
+
+
+@pytest.mark.parametrize(
+    "body", ['{"Event": "s3:TestEvent"}', "hello", "[]", "null", '{"detail": null}']
+)
+def test_what_is_no_event_is_put_aside(queues: Queues, body: str) -> None:
+    answer = router.handle({"Records": [{"messageId": "1", "body": body}]}, None)
+    assert answer == {"batchItemFailures": []}
+    assert queues.jobs() == []
+
+
+def test_one_event_makes_a_job_for_each_target_that_is_ready(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish()
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    assert route(SHOP) == {"batchItemFailures": []}
+    assert queues.jobs() == [
+        "shop: acm/eu-central-1",
+        "shop: acm/us-east-1",
+        "shop: secretsmanager/eu-central-1/tls/shop/bundle",
+    ]
+
+
+def test_a_burst_makes_each_job_once(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish()
+    for _ in range(3):
+        route(*[SHOP] * 20)
+    assert len(queues.jobs()) == 3
+
+
+def test_a_job_is_whole(cloud: Cloud, queues: Queues) -> None:
+    text = PIPELINES.replace("{type: acm}", "{type: acm, account: edge}")
+    cloud.store.put_pipelines_text(text)
+    cloud.publish()
+    route(SHOP)
+    bodies = {message["Body"]: message for message in queues.take("acm")}
+    (message,) = [bodies[body] for body in bodies if "edge" in body]
+    assert json.loads(message["Body"]) == {
+        "pipeline": "shop",
+        "target": {"type": "acm", "account": "edge", "region": "eu-central-1"},
+        "account": {"role_arn": "arn:aws:iam::222222222222:role/certrail", "external_id": "abc"},
+        "generation": 1,
+    }
+    assert message["Attributes"]["MessageGroupId"] == "acm/edge:eu-central-1"
+
+
+def test_a_long_group_is_hashed(cloud: Cloud, queues: Queues) -> None:
+    name = "tls/" + "x" * 500
+    cloud.store.put_pipelines_text(PIPELINES.replace("tls/mail/bundle", name))
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    route(MAIL)
+    (message,) = queues.take("secretsmanager")
+    assert len(message["Attributes"]["MessageGroupId"]) == 64
+
+
+def test_a_pushed_file_is_about_every_pipeline(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish()
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    route("orders/shop.json", CONFIG_KEY)
+    assert len(queues.jobs()) == 4
+
+
+def test_a_schedule_looks_at_everything(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish()
+    cloud.settle(SECRET)
+    assert router.handle({}, None) == {}
+    assert queues.jobs() == ["shop: acm/eu-central-1", "shop: acm/us-east-1"]
+    assert router.handle({"reconcile": True}, None) == {}
+    assert "shop: secretsmanager/eu-central-1/tls/shop/bundle" in queues.jobs()
+
+
+def test_a_removed_pipeline_is_left_alone(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish(pipeline="gone")
+    assert route(current_key("gone"), record_key("gone", "acm/eu-central-1")) == {
+        "batchItemFailures": []
+    }
+    assert queues.jobs() == []
+
+
+# Failures
+
+
+def test_an_unreadable_record_stops_only_its_target(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish()
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    key = record_key("shop", SECRET.address)
+    cloud.client("s3").put_object(Bucket=cloud.store.bucket, Key=key, Body=b"{")
+    assert route(SHOP, MAIL) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    assert queues.jobs() == [
+        "mail: secretsmanager/eu-central-1/tls/mail/bundle",
+        "shop: acm/eu-central-1",
+        "shop: acm/us-east-1",
+    ]
+    with pytest.raises(StateError, match="not a valid document"):
+        router.handle({}, None)
+
+
+def test_an_unreadable_pipeline_stops_no_other(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    cloud.client("s3").put_object(Bucket=cloud.store.bucket, Key=SHOP, Body=b"{}")
+    assert route(SHOP, MAIL) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    assert queues.jobs() == ["mail: secretsmanager/eu-central-1/tls/mail/bundle"]
+
+
+def test_a_wrong_file_is_raised(cloud: Cloud, queues: Queues) -> None:
+    cloud.store.put_pipelines_text("pipelines: 1")
+    with pytest.raises(PipelinesInvalid):
+        route(SHOP)
+
+
+def test_a_queue_that_refuses_brings_the_events_back(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish()
+    cloud.refuse("SendMessageBatch", "AccessDeniedException", status=403)
+    assert route(SHOP) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    assert route(SHOP) == {"batchItemFailures": []}
+    assert len(queues.jobs()) == 3
+
+
+def test_what_a_queue_did_not_take_is_told(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    failed = {"Id": "0", "SenderFault": False, "Code": "InternalError", "Message": "Oh."}
+    cloud.answer("SendMessageBatch", {"Successful": [], "Failed": [failed]})
+    failures = router.route(cloud.store, queues.urls, cloud.aws, None, NOW, reconcile=False)
+    assert list(failures) == ["mail"]
+    assert isinstance(failures["mail"], AwsError)
+    assert failures["mail"].retryable
+
+
+def test_more_targets_than_fit_a_batch(cloud: Cloud, queues: Queues) -> None:
+    many = "\n".join(
+        f"      - {{type: secretsmanager, name: tls/shop/{number}}}" for number in range(23)
+    )
+    text = PIPELINES.replace("      - {type: acm}", f"      - {{type: acm}}\n{many}")
+    cloud.store.put_pipelines_text(text)
+    cloud.publish()
+    route(SHOP)
+    assert len(cloud.server.calls.of("sqs:SendMessageBatch")) == 4
+    count = cloud.client("sqs").get_queue_attributes(
+        QueueUrl=queues.urls["secretsmanager"], AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    assert count["Attributes"]["ApproximateNumberOfMessages"] == "24"
+
+
+# Router and deployers together
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_to_the_events_the_newest_generation_wins(
+    cloud: Cloud, queues: Queues, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Events doubled, late, lost and in any order, between three generations."""
+    random = Random(seed)  # noqa: S311
+    resources.distribution(
+        EDGE.distribution, DOMAINS, session=cloud.session, endpoint=cloud.endpoint
+    )
+    keys = [
+        SHOP,
+        *(record_key("shop", each) for each in ("acm/us-east-1", EDGE.address, SECRET.address)),
+    ]
+    for _ in range(3):
+        newest = cloud.publish()
+        for _ in range(random.randrange(4)):
+            route(*random.choices(keys, k=random.randrange(1, 6)))
+            if random.random() < 0.7:
+                queues.work(monkeypatch)
+    # The hourly schedule, until nothing is left.
+    while queues.work(monkeypatch) or any(step.ready for step in cloud.plan(EDGE, SECRET)):
+        router.handle({}, None)
+    for target in (Acm(region="us-east-1"), Acm(region=REGION), EDGE, SECRET):
+        record = cloud.recorded(target)
+        assert (record.state, record.generation) == (State.DEPLOYED, newest.generation)
+        there = cloud.observe(target)
+        assert there is not None
+        assert there.fingerprint == newest.fingerprint
+
+
+def test_records_wake_the_router_and_then_it_is_quiet(
+    cloud: Cloud, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Driven by the bucket's events alone, from the first publication until nothing moves."""
+    resources.distribution(
+        EDGE.distribution, DOMAINS, session=cloud.session, endpoint=cloud.endpoint
+    )
+    cloud.publish()
+    mark, rounds = 0, 0
+    while True:
+        puts = cloud.server.calls.of("s3:PutObject", since=mark)
+        mark = cloud.server.calls.mark()
+        keys = [str((call.params or {})["Key"]) for call in puts]
+        if not keys:
+            break
+        route(*keys)
+        queues.work(monkeypatch)
+        rounds += 1
+        assert rounds < 10
+    assert cloud.recorded(EDGE).state is State.DEPLOYED
+    assert queues.jobs() == []
+
+
+def test_a_failure_that_may_pass_gets_a_new_job_when_it_is_time(
+    cloud: Cloud, queues: Queues, quick: None
+) -> None:
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    for _ in range(5):
+        cloud.refuse("CreateSecret", "InternalServiceError", status=500)
+    with pytest.raises(AwsError):
+        cloud.deploy(MAIL_SECRET, pipeline="mail")
+    urls, aws = queues.urls, cloud.aws
+    assert router.route(cloud.store, urls, aws, None, NOW, reconcile=False) == {}
+    assert queues.jobs() == []
+    later = NOW + timedelta(minutes=1)
+    assert router.route(cloud.store, urls, aws, None, later, reconcile=False) == {}
+    assert len(queues.jobs()) == 1
+
+
+def test_there_is_a_queue_for_every_kind(queues: Queues) -> None:
+    assert queues.urls.keys() == KINDS.keys()
+    assert batch(SHOP)["Records"][0]["messageId"] == "0"
