@@ -1,7 +1,7 @@
 """The sandbox's name server: the world's DNS, as far as Route 53 in this process makes it up.
 
 It answers with authority for every public hosted zone of every account, by UDP and TCP. Sources:
-  RFC 1034 (4.3.2, the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers), RFC 6891 (EDNS)
+  RFC 1034 (4.3.2, the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers)
   multivalue  https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/routing-policy-multivalue.html
 
 Not as AWS: of two zones with one name the older answers (nobody delegates here); a routing policy
@@ -246,7 +246,7 @@ def _look_up(
         cname = _rrset(name, dns.rdatatype.CNAME, records or [])
         if cname is not None and kind not in (dns.rdatatype.CNAME, dns.rdatatype.ANY):
             answer.answer.append(cname)
-            name = cname[0].target  # type: ignore[attr-defined]
+            name = cname[0].target
             continue
         found = list(_found(name, kind, records or []))
         answer.answer += found

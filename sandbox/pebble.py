@@ -85,16 +85,21 @@ class Options:
 class Pebble:
     """A running Pebble; ends with `stop()`, with its block, or with this process.
 
-    `nameserver` is the address of the DNS server that it asks; port 0 is any free one. Raises
-    PebbleMissing (see find_pebble) or PebbleFailed.
+    nameserver: the address of the DNS server that it asks. preferred_port: where it listens if
+    that is free; else, and with 0, it is any free port. `start()` raises PebbleMissing (see
+    find_pebble) or PebbleFailed.
     """
 
     def __init__(
-        self, nameserver: tuple[str, int], options: Options | None = None, *, port: int = 0
+        self,
+        nameserver: tuple[str, int],
+        options: Options | None = None,
+        *,
+        preferred_port: int = 0,
     ) -> None:
         self.nameserver = nameserver
         self.options = options or Options()
-        self._port = port
+        self._preferred_port = preferred_port
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[str] | None = None
         self._keeper: threading.Thread | None = None
@@ -107,20 +112,20 @@ class Pebble:
         program = find()
         for attempt in range(START_ATTEMPTS):
             try:
-                self._start(program)
+                self._start(program, preferred_port=0 if attempt else self._preferred_port)
                 return
             except PebbleFailed:
                 taken = "address already in use" in self.log
-                if self._port or not taken or attempt == START_ATTEMPTS - 1:
+                if not taken or attempt == START_ATTEMPTS - 1:
                     raise
 
-    def _start(self, program: Path) -> None:
+    def _start(self, program: Path, *, preferred_port: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="certrail-pebble-")
         try:
             folder = Path(self._folder.name)
             write_server_certificate(folder)
             port, management = free_ports(2)
-            port = self._port or port
+            port = preferred_port or port
             self.directory = f"https://localhost:{port}/dir"
             self.management = f"https://localhost:{management}"
             self.ca_bundle = folder / "ca.pem"
