@@ -48,8 +48,9 @@ def local_cloud(text: str, name: str) -> Iterator[LocalCloud]:
         )
     with ExitStack() as running:
         with render.working("Starting AWS, CA and DNS, and deploying template.yaml"):
-            sandbox = running.enter_context(Sandbox())
+            sandbox = running.enter_context(Sandbox(acme_port=14000))
             stack = sandbox.deploy(TEMPLATE)
+            sandbox.functions.warm()
             text = text.replace(DIRECTORY, sandbox.directory)
             furnish(load(text, name, Pipelines[AnyTarget]), sandbox.session(), sandbox.endpoint)
         yield LocalCloud(sandbox, Store(stack.outputs["BucketName"], Aws(sandbox.session())), text)

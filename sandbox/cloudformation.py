@@ -301,7 +301,9 @@ def encryption_rules(encryption: Properties) -> Properties:
 def lifecycle_rule(rule: Properties) -> Properties:
     """CloudFormation's words for a lifecycle rule in the API's."""
     rule = dict(rule)
-    api: Properties = {"Status": rule.pop("Status"), "Filter": {"Prefix": rule.pop("Prefix", "")}}
+    prefix, tags = rule.pop("Prefix", ""), rule.pop("TagFilters", [])
+    both = {"And": {"Prefix": prefix, "Tags": tags}}
+    api: Properties = {"Status": rule.pop("Status"), "Filter": both if tags else {"Prefix": prefix}}
     if "Id" in rule:
         api["ID"] = rule.pop("Id")
     expiration = {

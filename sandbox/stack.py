@@ -163,7 +163,9 @@ def _read(client: Any, name: str, region: str) -> Stack:
     stack = client.describe_stacks(StackName=name)["Stacks"][0]
     if not stack["StackStatus"].endswith("_COMPLETE"):
         raise StackFailed(f"the stack is {stack['StackStatus']}", where=name)
-    resources = client.describe_stack_resources(StackName=name)["StackResources"]
+    # moto lists resources whose condition is false, too, as entries with nothing in them.
+    listed = client.describe_stack_resources(StackName=name)["StackResources"]
+    resources = [each for each in listed if "LogicalResourceId" in each]
     return Stack(
         name=name,
         region=region,
