@@ -15,14 +15,15 @@ from tests.deployers.cloud import OURS, REGION, Cloud
 def one_cloud() -> Iterator[Cloud]:
     with Server() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        patch.setenv("AWS_ACCESS_KEY_ID", OURS)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", REGION)
         yield Cloud(server)
 
 
 @pytest.fixture
-def cloud(one_cloud: Cloud) -> Cloud:
+def cloud(one_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", one_cloud.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OURS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     one_cloud.reset()
     return one_cloud
 
