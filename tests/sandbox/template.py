@@ -5,6 +5,8 @@ AWSTemplateFormatVersion: "2010-09-09"
 Transform: AWS::Serverless-2016-10-31
 Parameters:
   Retention: {Type: Number, Default: 30}
+Conditions:
+  Never: !Equals [!Ref Retention, 1]
 Globals:
   Function:
     CodeUri: .
@@ -155,6 +157,9 @@ Resources:
   WorkLogs:
     Type: AWS::Logs::LogGroup
     Properties: {LogGroupName: !Sub "/aws/lambda/${Work}", RetentionInDays: !Ref Retention}
+  Unwanted:
+    Type: AWS::SNS::Topic
+    Condition: Never
   Alerts:
     Type: AWS::SNS::Topic
   DeadLettersAlarm:
