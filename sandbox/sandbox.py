@@ -178,15 +178,14 @@ class Sandbox:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process a client of the sandbox, and of nothing else of the user's."""
+        """What makes a process a client of the sandbox, and of nothing else of the user's. A
+        profile that AWS_PROFILE may name is not in its configuration: unset that."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             **{name.upper(): value for name, value in CREDENTIALS.items()},
             "AWS_SESSION_TOKEN": "",
             "AWS_DEFAULT_REGION": self.region,
             "AWS_REGION": self.region,
-            # A profile that the user's shell may name is not in there.
-            "AWS_PROFILE": "default",
             "AWS_CONFIG_FILE": str(self._aws_config),
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
