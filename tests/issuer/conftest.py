@@ -1,5 +1,4 @@
-"""One emulated AWS, one nameserver and one Pebble for all tests of the issuer. Each test has a
-bucket and a zone of its own."""
+"""The sandbox's AWS and DNS, with a rude Pebble; a bucket and a zone for each test."""
 
 from __future__ import annotations
 
@@ -20,45 +19,29 @@ from issuer.clock import Clock
 from issuer.dns import authoritative
 from issuer.dns.route53 import Route53
 from issuer.issue import issue
+from sandbox import Sandbox
 from sandbox.pebble import Options, Pebble
 from sandbox.server import Server
-from tests.issuer import stage
-from tests.issuer.stage import Nameserver
 
 REGION: Literal["eu-central-1"] = "eu-central-1"
 ISSUER = "test-ca"
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def nameserver() -> Iterator[Nameserver]:
-    server = Nameserver()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def ca(nameserver: Nameserver) -> Iterator[Pebble]:
+def ca(sandbox: Sandbox) -> Iterator[Pebble]:
+    """A Pebble less polite than the sandbox's own."""
     options = Options(bad_nonces=15, intermediates=2, blocked=("blocked.example",))
-    with Pebble(("127.0.0.1", nameserver.port), options) as running:
+    with Pebble(sandbox.dns, options) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
 
 
 @pytest.fixture
-def aws() -> Aws:
+def server(sandbox: Sandbox) -> Server:
+    return sandbox.server
+
+
+@pytest.fixture
+def aws(sandbox: Sandbox) -> Aws:
     return Aws()
 
 
@@ -83,7 +66,7 @@ class World:
     store: Store
     zone: str
     directory: str
-    nameserver: Nameserver
+    sandbox: Sandbox
 
     def pipeline(
         self,
@@ -105,7 +88,7 @@ class World:
 
     @property
     def dns(self) -> Route53:
-        return Route53(self.aws, [authoritative.Server("127.0.0.1", self.nameserver.port)])
+        return Route53(self.aws, [authoritative.Server(*self.sandbox.dns)])
 
     def issue(
         self,
@@ -119,25 +102,31 @@ class World:
         )
 
     def texts(self) -> list[str]:
-        """The TXT records left in the zone."""
+        """The names of the TXT records in this test's zones."""
+        route53 = self.sandbox.session().client("route53")
+        zones = route53.get_paginator("list_hosted_zones").paginate()
         return [
-            record.name
-            for record in stage.records()
-            if record.type == "TXT" and record.name.endswith(f"{self.zone}.")
+            record["Name"]
+            for page in zones
+            for zone in page["HostedZones"]
+            for record in route53.list_resource_record_sets(HostedZoneId=zone["Id"])[
+                "ResourceRecordSets"
+            ]
+            if record["Type"] == "TXT" and record["Name"].endswith(f"{self.zone}.")
         ]
 
 
 @pytest.fixture
 def world(
+    sandbox: Sandbox,
     aws: Aws,
     store: Store,
     zone: str,
     ca: Pebble,
-    nameserver: Nameserver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> World:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
-    return World(aws, store, zone, ca.directory, nameserver)
+    return World(aws, store, zone, ca.directory, sandbox)
 
 
 def make_store(aws: Aws) -> Store:

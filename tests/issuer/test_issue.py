@@ -31,8 +31,8 @@ from issuer.acme import Unreachable
 from issuer.clock import Clock
 from issuer.due import wanted
 from issuer.lease import DAILY, DELAYS, leased
+from sandbox.dns import NameServer
 from sandbox.pebble import Pebble, free_ports
-from tests.issuer import stage
 from tests.issuer.conftest import ISSUER, World, make_zone, within
 
 
@@ -165,14 +165,15 @@ def test_no_zone(world: World) -> None:
 
 
 def test_one_name_of_ten_is_not_validated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CA asks another nameserver than we do: one that lags behind."""
     names = [f"n{number}.{world.zone}" for number in range(10)]
-    blind = stage.Nameserver(hidden=f"_acme-challenge.n7.{world.zone}")
-    try:
-        with Pebble(("127.0.0.1", blind.port)) as ca:
-            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
-            error = failure(world, world.pipeline(*names, directory=ca.directory))
-    finally:
-        blind.close()
+    with (
+        NameServer() as lagging,
+        lagging.hide(f"_acme-challenge.n7.{world.zone}"),
+        Pebble(lagging.address) as ca,
+    ):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
+        error = failure(world, world.pipeline(*names, directory=ca.directory))
     assert isinstance(error, AcmeRefused)
     assert error.retryable
     assert error.type == "unauthorized"

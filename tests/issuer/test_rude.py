@@ -15,7 +15,7 @@ from sandbox.pebble import Options, Pebble
 from tests.issuer.conftest import World, within
 
 ISSUANCES = 200
-AT_ONCE = 8
+AT_ONCE = 24
 
 
 def test_no_issuance_is_lost(
@@ -27,12 +27,12 @@ def test_no_issuance_is_lost(
     started = time.monotonic()
     for chain, reuse in ((1, 0), (2, 50), (3, 100)):
         options = Options(bad_nonces=15, reuse=reuse, intermediates=chain)
-        with Pebble(("127.0.0.1", world.nameserver.port), options) as ca:
+        with Pebble(world.sandbox.dns, options) as ca:
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
             rude = replace(world, directory=ca.directory)
 
             def one(number: int, rude: World = rude, chain: int = chain) -> Current | None:
-                names = (f"n{number % 20}.{rude.zone}", f"*.n{number % 20}.{rude.zone}")
+                names = (f"n{number % 40}.{rude.zone}", f"*.n{number % 40}.{rude.zone}")
                 pipeline = replace(
                     rude.pipeline(*names, name=f"p{number}"), issuer_name=f"chain-{chain}"
                 )
