@@ -17,8 +17,8 @@ from certrail.errors import CertrailError
 from certrail.store import Current
 from cli.plan import Outcome, PipelinePlan, PipelineStatus, TargetPlan, TargetStatus
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 SIGNS = {
     "create": "[green]+[/]",

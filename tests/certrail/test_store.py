@@ -1,0 +1,238 @@
+"""The bucket's promises, against S3 as the sandbox enforces it."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from certrail.aws import Aws
+from certrail.bundle import Bundle
+from certrail.errors import AwsError, BundleBroken, StateError, Superseded
+from certrail.keys import KeyType
+from certrail.store import (
+    Current,
+    Issued,
+    Store,
+    Versioned,
+    current_key,
+    order_key,
+    record_key,
+)
+from sandbox import Sandbox
+from tests.certrail.bundles import NOW, make_bundle
+
+BUCKET = "certrail-store"
+ISSUED = Issued(
+    issuer="sandbox",
+    directory="https://localhost/dir",
+    account="https://localhost/acct/1",
+    profile=None,
+    key_type=KeyType.ECDSA_P256,
+    domains=("shop.example.com",),
+)
+
+
+@pytest.fixture
+def aws(sandbox: Sandbox) -> Aws:
+    return Aws(sandbox.session())
+
+
+@pytest.fixture
+def store(sandbox: Sandbox, aws: Aws) -> Store:
+    make_bucket(aws, encrypted=True)
+    return Store(BUCKET, aws)
+
+
+def make_bucket(aws: Aws, *, encrypted: bool) -> None:
+    s3 = aws.s3()
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    if encrypted:
+        s3.put_bucket_encryption(
+            Bucket=BUCKET,
+            ServerSideEncryptionConfiguration={
+                "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
+            },
+        )
+
+
+def bundle(days: float = 90) -> Bundle:
+    return make_bundle(["shop.example.com"], days=days)
+
+
+def publish(store: Store, made: Bundle) -> Current:
+    after = store.read(current_key("shop"), Current)
+    return store.publish("shop", made, ISSUED, after=after, now=NOW)
+
+
+def test_what_is_published_is_read_back_whole(store: Store) -> None:
+    made = bundle()
+    current = publish(store, made)
+    assert store.current("shop") == current
+    assert store.bundle(current) == made
+    assert (current.generation, current.previous) == (1, None)
+    assert sorted(current.files) == ["cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"]
+
+
+def test_the_generation_only_grows(store: Store) -> None:
+    first, second = bundle(), bundle()
+    publish(store, first)
+    current = publish(store, second)
+    assert (current.generation, current.previous) == (2, first.fingerprint)
+    again = publish(store, first)
+    assert (again.generation, again.previous) == (3, second.fingerprint)
+    assert store.bundle(again) == first
+
+
+def test_of_two_writers_that_read_the_same_state_one_wins(store: Store) -> None:
+    start = Barrier(2)
+
+    def write(made: Bundle) -> Current | Superseded:
+        start.wait()
+        try:
+            return store.publish("shop", made, ISSUED, after=None, now=NOW)
+        except Superseded as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(write, [bundle(), bundle()]))
+    (won,) = [result for result in results if isinstance(result, Current)]
+    assert store.current("shop") == won
+    assert sum(isinstance(result, Superseded) for result in results) == 1
+
+
+def test_a_write_over_a_stale_version_changes_nothing(store: Store) -> None:
+    publish(store, bundle())
+    stale = store.read(current_key("shop"), Current)
+    newest = publish(store, bundle())
+    with pytest.raises(Superseded, match="Nothing was overwritten"):
+        store.publish("shop", bundle(), ISSUED, after=stale, now=NOW)
+    assert store.current("shop") == newest
+
+
+def test_publishing_again_after_a_crash_before_the_pointer(store: Store, aws: Aws) -> None:
+    made = bundle()
+    publish(store, made)
+    aws.s3().delete_object(Bucket=BUCKET, Key=current_key("shop"))
+    assert store.current("shop") is None
+    assert publish(store, made).fingerprint == made.fingerprint
+
+
+def test_a_repeated_write_that_had_succeeded_is_no_conflict(store: Store) -> None:
+    etag = store.write(order_key("shop"), {"a": "1"}, dict[str, str], None)
+    assert store.write(order_key("shop"), {"a": "1"}, dict[str, str], None) == etag
+    with pytest.raises(Superseded):
+        store.write(order_key("shop"), {"a": "2"}, dict[str, str], None)
+
+
+@pytest.mark.parametrize("name", ["cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"])
+def test_a_file_that_is_not_what_was_published_is_refused(
+    store: Store, aws: Aws, name: str
+) -> None:
+    current = publish(store, bundle())
+    other = bundle()
+    publish(store, other)
+    key = f"certificates/shop/{current.fingerprint}/{name}"
+    body = (
+        aws.s3()
+        .get_object(Bucket=BUCKET, Key=f"certificates/shop/{other.fingerprint}/{name}")["Body"]
+        .read()
+    )
+    aws.s3().put_object(Bucket=BUCKET, Key=key, Body=body + b"\n")
+    with pytest.raises(BundleBroken, match=f"{name} is not what was published"):
+        store.bundle(current)
+    aws.s3().delete_object(Bucket=BUCKET, Key=key)
+    with pytest.raises(BundleBroken, match=f"{name} is missing"):
+        store.bundle(current)
+
+
+def test_a_file_under_a_known_fingerprint_is_never_overwritten(store: Store, aws: Aws) -> None:
+    made = bundle()
+    key = f"certificates/shop/{made.fingerprint}/privkey.pem"
+    aws.s3().put_object(Bucket=BUCKET, Key=key, Body=b"somebody else's")
+    with pytest.raises(BundleBroken, match="left as it is"):
+        publish(store, made)
+    assert aws.s3().get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"somebody else's"
+    assert store.current("shop") is None
+
+
+def test_no_private_key_goes_to_a_bucket_without_kms(sandbox: Sandbox, aws: Aws) -> None:
+    make_bucket(aws, encrypted=False)
+    store = Store(BUCKET, aws)
+    with pytest.raises(StateError, match="does not encrypt with KMS"):
+        publish(store, bundle())
+    assert not [key for key in store.keys("") if key.endswith("privkey.pem")]
+
+
+def test_only_the_key_of_two_generations_back_is_superseded(store: Store, aws: Aws) -> None:
+    made = [bundle() for _ in range(4)]
+    for one in made:
+        publish(store, one)
+    tags = [
+        aws.s3().get_object_tagging(
+            Bucket=BUCKET, Key=f"certificates/shop/{one.fingerprint}/privkey.pem"
+        )["TagSet"]
+        for one in made
+    ]
+    superseded = [{"Key": "certrail-superseded", "Value": "true"}]
+    assert tags == [superseded, superseded, [], []]
+
+
+def test_a_document_of_another_shape_is_told_without_its_content(store: Store, aws: Aws) -> None:
+    body = json.dumps({"pipeline": "shop", "generation": "the secret"})
+    aws.s3().put_object(Bucket=BUCKET, Key=current_key("shop"), Body=body.encode())
+    with pytest.raises(StateError, match="generation: Input should be a valid integer") as caught:
+        store.current("shop")
+    assert "the secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_read_that_fails_is_not_an_absence(store: Store) -> None:
+    with pytest.raises(AwsError, match="NoSuchBucket") as caught:
+        Store("another-bucket", Aws()).current("shop")
+    assert caught.value.action == "s3:GetObject"
+
+
+def test_no_pipelines_file_says_what_to_do(store: Store) -> None:
+    with pytest.raises(StateError, match="Run `certrail push`"):
+        store.pipelines_text()
+    store.put_pipelines_text("pipelines: []\n")
+    assert store.pipelines_text() == "pipelines: []\n"
+
+
+def test_wildcards_are_spelled() -> None:
+    assert current_key("*.example.com") == "certificates/_wildcard.example.com/current.json"
+    assert record_key("shop", "cloudfront/E1") == "deployments/shop/cloudfront/E1.json"
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.sampled_from(["publish", "stale"]), max_size=6))
+def test_whatever_writers_do_a_reader_sees_one_whole_bundle(
+    store: Store, aws: Aws, steps: list[str]
+) -> None:
+    for key in store.keys("certificates/"):
+        aws.s3().delete_object(Bucket=BUCKET, Key=key)
+    seen: list[Versioned[Current] | None] = [None]
+    generation = 0
+    for step in steps:
+        made = bundle()
+        after = seen[-1] if step != "stale" else seen[0]
+        try:
+            store.publish("shop", made, ISSUED, after=after, now=NOW)
+        except Superseded:
+            assert step == "stale"
+        seen.append(store.read(current_key("shop"), Current))
+        current = store.current("shop")
+        assert current is not None
+        assert current.generation >= generation
+        generation = current.generation
+        assert store.bundle(current).fingerprint == current.fingerprint
