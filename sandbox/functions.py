@@ -25,6 +25,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -220,16 +221,20 @@ class Functions:
         self._thread(self._run_later, f"{name} later", function, payload.encode())
 
     def fire_schedule(self, name: str) -> None:
-        """Fire a schedule now, by its logical id or name, with the role it has for that."""
+        """Fire a schedule now, by its logical id or name, with the role it has for that.
+
+        KeyError, with the names there are, if it does not exist.
+        """
         self._fire(self._schedule(self.stack.resources.get(name, name)))
 
     def _unfinished(self) -> list[str]:
         at_work = [f"{name} runs" for name, count in self._at_work.items() if count]
         for mapping in self._mappings():
             if mapping.enabled and mapping.uuid in self._polled:
-                queue = queues.queue(mapping.event_source_arn)
-                if queue._messages:
-                    at_work.append(f"{len(queue._messages)} in {queue.name}")
+                with suppress(KeyError):
+                    queue = queues.queue(mapping.event_source_arn)
+                    if queue._messages:
+                        at_work.append(f"{len(queue._messages)} in {queue.name}")
         return at_work
 
     # What the template created.
@@ -248,10 +253,12 @@ class Functions:
 
     def _schedule(self, name: str) -> Schedule:
         groups = scheduler_backends[self._account][self.stack.region].schedule_groups
-        for group in groups.values():
-            if name in group.schedules:
-                return group.schedules[name]
-        raise KeyError(name)
+        schedules = {
+            name: each for group in groups.values() for name, each in group.schedules.items()
+        }
+        if name not in schedules:
+            raise KeyError(f"no schedule {name}; there are {', '.join(sorted(schedules))}")
+        return schedules[name]
 
     # Invocations.
 
