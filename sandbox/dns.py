@@ -2,6 +2,7 @@
 
 It answers with authority for every public hosted zone of every account, by UDP and TCP. Sources:
   RFC 1034 (4.3.2, the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers)
+  naming      https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/DomainNameFormat.html
   multivalue  https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/routing-policy-multivalue.html
 
 Not as AWS: of two zones with one name the older answers (nobody delegates here); a routing policy
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,6 +47,7 @@ CHAIN = 16
 # "up to eight healthy records" (multivalue).
 MULTIVALUE_ANSWERS = 8
 LOOPBACK = {dns.rdatatype.A: "127.0.0.1", dns.rdatatype.AAAA: "::1"}
+OCTAL = re.compile(r"\\([0-3][0-7]{2})")
 LOCALHOST = dns.name.from_text("localhost.")
 
 ZoneT = TypeVar("ZoneT")
@@ -317,7 +320,9 @@ def _public_zones() -> Iterator[FakeZone]:
 
 
 def _absolute(name: str) -> dns.name.Name:
-    return dns.name.from_text(name).canonicalize()
+    # Route 53 escapes in octal, the DNS's own notation is decimal (RFC 1035, 5.1; naming).
+    decimal = OCTAL.sub(lambda found: f"\\{int(found[1], 8):03}", name)
+    return dns.name.from_text(decimal).canonicalize()
 
 
 def _bound(port: int) -> tuple[socket.socket, socket.socket]:
@@ -331,6 +336,8 @@ def _bound(port: int) -> tuple[socket.socket, socket.socket]:
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tcp.bind((HOST, port))
             udp.bind(tcp.getsockname())
+            # From here on a client can connect, and waits until the thread accepts it.
+            tcp.listen()
         except OSError:
             tcp.close()
             udp.close()

@@ -31,6 +31,7 @@ from sandbox.find_pebble import find
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 20.0
+HANDSHAKE_TIMEOUT = 1.0
 STOP_TIMEOUT = 5.0
 # A port that was free may be somebody else's by the time Pebble wants it.
 START_ATTEMPTS = 3
@@ -112,20 +113,21 @@ class Pebble:
         program = find()
         for attempt in range(START_ATTEMPTS):
             try:
-                self._start(program, preferred_port=0 if attempt else self._preferred_port)
+                self._start(program)
                 return
             except PebbleFailed:
                 taken = "address already in use" in self.log
                 if not taken or attempt == START_ATTEMPTS - 1:
                     raise
 
-    def _start(self, program: Path, *, preferred_port: int) -> None:
+    def _start(self, program: Path) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="certrail-pebble-")
         try:
             folder = Path(self._folder.name)
             write_server_certificate(folder)
             port, management = free_ports(2)
-            port = preferred_port or port
+            if is_free(self._preferred_port):
+                port = self._preferred_port
             self.directory = f"https://localhost:{port}/dir"
             self.management = f"https://localhost:{management}"
             self.ca_bundle = folder / "ca.pem"
@@ -272,7 +274,7 @@ class Pebble:
         while True:
             try:
                 with (
-                    socket.create_connection((HOST, port), timeout=START_TIMEOUT) as connection,
+                    socket.create_connection((HOST, port), timeout=HANDSHAKE_TIMEOUT) as connection,
                     context.wrap_socket(connection, server_hostname="localhost"),
                 ):
                     return
@@ -294,6 +296,18 @@ class Pebble:
         return PebbleFailed(
             f"Pebble {how}; its last words: {said}", where=self.directory, retryable=True
         )
+
+
+def is_free(port: int) -> bool:
+    """Whether somebody could listen there now; not, if it is port 0."""
+    with socket.socket() as probe:
+        # As Go does: connections of a server that ended do not keep its port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return port != 0
 
 
 def free_ports(count: int) -> list[int]:
