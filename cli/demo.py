@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.markup import escape
-from rich.table import Table
 
 from certrail.bundle import short
 from certrail.errors import CertrailError
@@ -106,7 +105,7 @@ def _issue_and_deploy(tour: Tour) -> Shown:
     tour.workspace.store.put_pipelines_text(tour.workspace.text())
     tour.settle()
     shown = tour.look()
-    _table(tour, shown)
+    _table(shown)
     tour.check(
         all(each.holds and each.holds.fingerprint == each.wanted for each in shown.values()),
         f"all {len(shown)} targets hold the certificate that their pipeline should be serving",
@@ -121,7 +120,7 @@ def _renew(tour: Tour, before: Shown) -> None:
         issue_here(tour.workspace, pipeline, timedelta(seconds=PATIENCE), asked=True)
     tour.settle()
     after = tour.look()
-    _table(tour, after)
+    _table(after)
     journal = tour.cloud.sandbox.server.calls
     count = journal.count(since=mark)
     imports = [key for key, each in after.items() if each.step.target.type == "acm"]
@@ -166,7 +165,7 @@ def _add_a_target(tour: Tour, copy: Path) -> None:
     tour.workspace.store.put_pipelines_text(tour.workspace.text())
     tour.settle()
     shown = {key: each for key, each in tour.look().items() if ADDED in each.address}
-    _table(tour, shown)
+    _table(shown)
     tour.check(
         len(shown) == 1
         and all(each.holds and each.holds.fingerprint == each.wanted for each in shown.values()),
@@ -189,16 +188,15 @@ def _resource(target: planning.TargetPlan) -> str:
     return target.holds.resource if target.holds else ""
 
 
-def _table(tour: Tour, shown: Shown) -> None:
-    table = Table(box=None, pad_edge=True, padding=(0, 2, 0, 1), header_style="dim")
-    for heading in ("pipeline", "target", "AWS holds", "current"):
-        table.add_column(heading)
+def _table(shown: Shown) -> None:
+    rows = [("[dim]pipeline[/]", "[dim]target[/]", "[dim]AWS holds[/]", "[dim]current[/]")]
     for (pipeline, address), each in shown.items():
         holds = short(each.holds.fingerprint) if each.holds else "nothing"
         colour = "green" if each.holds and each.holds.fingerprint == each.wanted else "red"
-        wanted = short(each.wanted or "")
-        table.add_row(escape(pipeline), escape(address), f"[{colour}]{holds}[/]", wanted)
-    render.out.print(table)
+        current = short(each.wanted or "")
+        rows.append((escape(pipeline), escape(address), f"[{colour}]{holds}[/]", current))
+    render.out.print()
+    render.columns(rows)
 
 
 def _narrate(tour: Tour, call: Call) -> None:
@@ -211,7 +209,8 @@ def _narrate(tour: Tour, call: Call) -> None:
         case "route53:ChangeResourceRecordSets", {"ChangeBatch": {"Changes": changes}}:
             done = "removed" if changes[0]["Action"] == "DELETE" else "written"
             name = changes[0]["ResourceRecordSet"]["Name"]
-            tour.step("issuer", f"{len(changes)} challenge records {done}: {name}")
+            records = "record" if len(changes) == 1 else "records"
+            tour.step("issuer", f"{len(changes)} challenge {records} {done}: {name}")
         case "s3:PutObject", {"Key": str(key)} if key.endswith("/current.json"):
             tour.step("issuer", f"certificate published: {key.split('/')[1]}")
         case "acm:ImportCertificate", {"CertificateArn": str(arn)}:
@@ -226,7 +225,7 @@ def _narrate(tour: Tour, call: Call) -> None:
             tour.step("listener", f"is the default of {arn.split('/', 1)[1]}")
         case "secretsmanager:CreateSecret", {"Name": name}:
             tour.step("secretsmanager", f"created {name}")
-        case "secretsmanager:PutSecretValue", {"SecretId": secret}:
-            tour.step("secretsmanager", f"new version of {secret}")
+        case "secretsmanager:PutSecretValue", {"SecretId": str(secret)}:
+            tour.step("secretsmanager", f"new version of {secret.rpartition(':')[2]}")
         case _:
             pass

@@ -11,7 +11,7 @@ from typing import Any
 from certrail.errors import Busy, CertrailError
 from certrail.pipelines import Pipeline, Pipelines
 from certrail.records import Record, State
-from certrail.store import Current
+from certrail.store import Current, Store
 from certrail.target import Deployed, with_needs
 from cli.workspace import Workspace, issue_here
 from deployers.deploy import Result, deploy_target, observe_target
@@ -106,22 +106,24 @@ class PipelinePlan:
 def plan(workspace: Workspace, names: Sequence[str] | None, now: datetime) -> list[PipelinePlan]:
     """The plan for the local file: records first, then what AWS itself says. Reads only."""
     file = workspace.local()
+    store = workspace.store
     with ThreadPoolExecutor(READERS) as readers:
         return [
-            _plan(workspace, file, pipeline, now, readers)
+            _plan(workspace, store, file, pipeline, now, readers)
             for pipeline in workspace.chosen(file, names)
         ]
 
 
 def _plan(
     workspace: Workspace,
+    store: Store,
     file: Pipelines[AnyTarget],
     pipeline: Pipeline[AnyTarget],
     now: datetime,
     readers: ThreadPoolExecutor,
 ) -> PipelinePlan:
     try:
-        view = look_at(workspace.store, pipeline, readers)
+        view = look_at(store, pipeline, readers)
     except CertrailError as error:
         return PipelinePlan(pipeline.name, pipeline.domains, None, None, (), (error,))
     current = view.current
@@ -131,7 +133,7 @@ def _plan(
         unreadable = view.unreadable.get(step.target.address)
         try:
             holds = observe_target(
-                workspace.store,
+                store,
                 step.target,
                 pipeline.name,
                 role=role_of(step.target, file.accounts),
@@ -178,21 +180,22 @@ def apply(
     """Issue what is due and deploy what is not deployed, from here. A failure stops what depends on
     it and nothing else."""
     file = workspace.local()
+    store = workspace.store
     outcomes: list[Outcome] = []
     for pipeline in workspace.chosen(file, names):
-        for outcome in _apply(workspace, file, pipeline):
+        for outcome in _apply(workspace, store, file, pipeline):
             tell(f"{outcome.pipeline}: {outcome.what}: {outcome.error or outcome.result}")
             outcomes.append(outcome)
     return outcomes
 
 
 def _apply(
-    workspace: Workspace, file: Pipelines[AnyTarget], pipeline: Pipeline[AnyTarget]
+    workspace: Workspace, store: Store, file: Pipelines[AnyTarget], pipeline: Pipeline[AnyTarget]
 ) -> Iterator[Outcome]:
     name = pipeline.name
     try:
         issued = issue_here(workspace, pipeline, PATIENCE)
-        current = issued or workspace.store.current(name)
+        current = issued or store.current(name)
     except CertrailError as error:
         # What was published before can still be deployed.
         yield Outcome(name, "certificate", "failed", None, error)
@@ -202,7 +205,7 @@ def _apply(
     for target in with_needs(pipeline.targets).values():
         try:
             done = deploy_target(
-                workspace.store,
+                store,
                 target,
                 name,
                 role=role_of(target, file.accounts),

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from certrail.bundle import short
 from certrail.errors import CertrailError
@@ -79,23 +79,19 @@ def plans(each: Sequence[PipelinePlan]) -> None:
         out.print(f"[bold]{escape(plan.name)}[/]  {escape(' '.join(plan.domains))}")
         for failure in plan.failures if not plan.targets else ():
             out.print(f"  [red]![/] {escape(str(failure))}")
-        rows = _rows()
+        rows = []
         if plan.due:
-            rows.add_row(
-                CHANGES if plan.current else SIGNS["create"],
-                "certificate",
-                "",
-                escape(f"issue: {plan.due.text}"),
-            )
+            sign = CHANGES if plan.current else SIGNS["create"]
+            rows.append((sign, "certificate", "", f"issue: {escape(plan.due.text)}"))
         elif plan.current:
             facts = plan.current.facts
             until = f"until {facts.not_after:%Y-%m-%d}, generation {plan.current.generation}"
-            rows.add_row(SIGNS["none"], "certificate", short(facts.fingerprint), until)
-        for target in plan.targets:
-            rows.add_row(
-                _sign(target), escape(target.address), _change(target), escape(target.reason)
-            )
-        out.print(rows)
+            rows.append((SIGNS["none"], "certificate", short(facts.fingerprint), until))
+        rows += [
+            (_sign(target), escape(target.address), _change(target), escape(target.reason))
+            for target in plan.targets
+        ]
+        columns(rows)
     waiting = sum(plan.waits for plan in each)
     out.print(
         f"{waiting} of {len(each)} pipelines would change" if waiting else "nothing would change"
@@ -103,23 +99,20 @@ def plans(each: Sequence[PipelinePlan]) -> None:
 
 
 def outcomes(each: Sequence[Outcome]) -> None:
-    rows = _rows()
+    rows = []
     for outcome in each:
-        colour = (
-            "red"
-            if outcome.error
-            else "green"
-            if outcome.result in {"issued", "deployed"}
-            else "dim"
+        done = outcome.result in {"issued", "deployed"}
+        colour = "red" if outcome.error else "green" if done else "dim"
+        rows.append(
+            (
+                f"[{colour}]{outcome.result}[/]",
+                escape(outcome.pipeline),
+                escape(outcome.what),
+                short(outcome.fingerprint or ""),
+                escape(str(outcome.error or "")),
+            )
         )
-        rows.add_row(
-            escape(outcome.pipeline),
-            escape(outcome.what),
-            f"[{colour}]{outcome.result}[/]",
-            short(outcome.fingerprint or ""),
-            escape(str(outcome.error or "")),
-        )
-    out.print(rows)
+    columns(rows)
 
 
 def statuses(each: Sequence[PipelineStatus], now: datetime) -> None:
@@ -127,19 +120,36 @@ def statuses(each: Sequence[PipelineStatus], now: datetime) -> None:
         out.print(f"[bold]{escape(status.name)}[/]  {_certificate(status, now)}")
         for text in _issuing(status):
             out.print(f"  {text}")
-        rows = _rows()
+        rows = []
         for target in status.targets:
             colour = STATES.get(target.state, "dim")
             held = target.record.held if target.record else None
-            rows.add_row(
-                f"[{colour}]{target.state}[/]",
-                escape(target.address),
-                short(held.fingerprint) if held else "",
-                escape(_remark(target)),
+            rows.append(
+                (
+                    f"[{colour}]{target.state}[/]",
+                    escape(target.address),
+                    short(held.fingerprint) if held else "",
+                    escape(_remark(target)),
+                )
             )
-        out.print(rows)
+        columns(rows)
     failed = sum(status.failed for status in each)
     out.print(f"[red]{failed} of {len(each)} pipelines failed[/]" if failed else "all is well")
+
+
+def columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of markup under each other. Not rich's own table: that shortens what does not fit,
+    and the end of an error is what to do about it."""
+    widths = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell + " " * (width - cell_width(cell)) for cell, width in zip(row, widths, strict=True)
+        ]
+        out.print("  " + "  ".join(cells).rstrip())
+
+
+def cell_width(markup: str) -> int:
+    return Text.from_markup(markup).cell_len
 
 
 def _certificate(status: PipelineStatus, now: datetime) -> str:
@@ -186,10 +196,6 @@ def _change(target: TargetPlan) -> str:
     held = short(target.holds.fingerprint) or "another" if target.holds else "none"
     wanted = short(target.wanted or "") or "?"
     return held if held == wanted else f"{held} → {wanted}"
-
-
-def _rows() -> Table:
-    return Table(box=None, show_header=False, pad_edge=True, padding=(0, 1))
 
 
 def _at(moment: datetime) -> str:

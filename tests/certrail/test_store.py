@@ -24,6 +24,7 @@ from certrail.store import (
     record_key,
 )
 from sandbox import Sandbox
+from tests.buckets import make_bucket
 from tests.certrail.bundles import NOW, make_bundle
 
 BUCKET = "certrail-store"
@@ -43,22 +44,8 @@ def aws(sandbox: Sandbox) -> Aws:
 
 
 @pytest.fixture
-def store(sandbox: Sandbox, aws: Aws) -> Store:
-    make_bucket(aws, encrypted=True)
-    return Store(BUCKET, aws)
-
-
-def make_bucket(aws: Aws, *, encrypted: bool) -> None:
-    s3 = aws.s3()
-    s3.create_bucket(Bucket=BUCKET)
-    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    if encrypted:
-        s3.put_bucket_encryption(
-            Bucket=BUCKET,
-            ServerSideEncryptionConfiguration={
-                "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
-            },
-        )
+def store(aws: Aws) -> Store:
+    return make_bucket(BUCKET, aws)
 
 
 def bundle(days: float = 90) -> Bundle:
@@ -161,9 +148,8 @@ def test_a_file_under_a_known_fingerprint_is_never_overwritten(store: Store, aws
     assert store.current("shop") is None
 
 
-def test_no_private_key_goes_to_a_bucket_without_kms(sandbox: Sandbox, aws: Aws) -> None:
-    make_bucket(aws, encrypted=False)
-    store = Store(BUCKET, aws)
+def test_no_private_key_goes_to_a_bucket_without_kms(aws: Aws) -> None:
+    store = make_bucket(BUCKET, aws, encrypted=False)
     with pytest.raises(StateError, match="does not encrypt with KMS"):
         publish(store, bundle())
     assert not [key for key in store.keys("") if key.endswith("privkey.pem")]

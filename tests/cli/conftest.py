@@ -17,6 +17,7 @@ from cli.__main__ import main
 from deployers.kinds.all import AnyTarget
 from sandbox import Sandbox
 from sandbox.world import furnish
+from tests.buckets import make_bucket
 
 BUCKET = "certrail-cli"
 
@@ -66,19 +67,8 @@ def certrail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 @pytest.fixture
 def file(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The pipelines file of a world in which everything it names is there."""
-    for name, value in sandbox.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv("CERTRAIL_BUCKET", BUCKET)
-    s3 = Aws().s3()
-    s3.create_bucket(
-        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
-    )
-    s3.put_bucket_encryption(
-        Bucket=BUCKET,
-        ServerSideEncryptionConfiguration={
-            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
-        },
-    )
+    make_bucket(BUCKET, Aws())
     text = FILE.replace("DIRECTORY", sandbox.directory)
     furnish(load(text, "f", Pipelines[AnyTarget]), sandbox.session(), sandbox.endpoint)
     path = tmp_path / "pipelines.yaml"
