@@ -127,7 +127,7 @@ class Store:
             return None
         body, etag = found
         try:
-            return Versioned(TypeAdapter(kind).validate_json(body), etag)
+            return Versioned(_adapter(kind).validate_json(body), etag)
         except ValidationError as error:
             # The input itself may hold an account key, so only the places and reasons are told.
             reasons = "; ".join(
@@ -143,7 +143,7 @@ class Store:
     def write(self, key: str, value: T, kind: type[T], etag: str | None) -> str:
         """Write a document over the version `etag`, or as a new one where `etag` is None. Returns
         the new ETag. Raises Superseded where somebody else wrote it meanwhile."""
-        return self._put_document(key, TypeAdapter(kind).dump_json(value, indent=2), etag)
+        return self._put_document(key, _adapter(kind).dump_json(value, indent=2), etag)
 
     def keys(self, prefix: str) -> Iterator[str]:
         for page in self._s3.get_paginator("list_objects_v2").paginate(
@@ -307,6 +307,16 @@ class Store:
                 where=f"s3://{self.bucket}",
                 next="Set the bucket's default encryption to SSE-KMS, as template.yaml does",
             )
+
+
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    if kind not in _adapters:
+        # It takes ten milliseconds to make one.
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 def _bundle_prefix(pipeline: str, fingerprint: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -75,7 +76,12 @@ def functions(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Functio
     monkeypatch.setenv("CERTRAIL_BUCKET", world.store.bucket)
     monkeypatch.setenv("CERTRAIL_ISSUE_QUEUE", queue)
     forget()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield Functions(world, queue)
+    # The entry points set up logging, which is theirs to do in a process of their own.
+    root.handlers[:] = handlers
+    root.setLevel(level)
     forget()
 
 

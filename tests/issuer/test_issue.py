@@ -177,7 +177,7 @@ def test_one_name_of_ten_is_not_validated(world: World, monkeypatch: pytest.Monk
     assert isinstance(error, AcmeRefused)
     assert error.retryable
     assert error.type == "unauthorized"
-    assert f"n7.{world.zone}: No TXT records found" in str(error)
+    assert f"refused to validate n7.{world.zone}: Error retrieving TXT records" in str(error)
     assert "n6" not in str(error)
 
 

@@ -15,7 +15,7 @@ from sandbox.pebble import Options, Pebble
 from tests.issuer.conftest import World, within
 
 ISSUANCES = 200
-AT_ONCE = 24
+AT_ONCE = 10
 
 
 def test_no_issuance_is_lost(
