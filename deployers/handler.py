@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from certrail import log
@@ -36,7 +37,7 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     """
     log.to_lambda()
     kind = kind_named(os.environ["CERTRAIL_KIND"])
-    aws = Aws()
+    aws = _aws()
     store = Store(os.environ["CERTRAIL_BUCKET"], aws)
     messages = event["Records"]
     for position, message in enumerate(messages):
@@ -57,6 +58,12 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
             fields |= {"action": outcome.result, "fingerprint": outcome.fingerprint}
             logger.info("%s", outcome.reason, extra=fields | {"generation": outcome.generation})
     return {"batchItemFailures": []}
+
+
+@cache
+def _aws() -> Aws:
+    # Kept while the function is warm: clients take longer to make than most jobs take to do.
+    return Aws()
 
 
 def kind_named(name: str) -> type[Target]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -48,7 +49,7 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point: a batch of S3 events from the router's queue, or a schedule's event,
     `{}` or `{"reconcile": true}`."""
     log.to_lambda()
-    aws = Aws()
+    aws = _aws()
     store = Store(os.environ["CERTRAIL_BUCKET"], aws)
     queues: dict[str, str] = json.loads(os.environ["CERTRAIL_QUEUES"])
     now = datetime.now(UTC)
@@ -70,6 +71,12 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
             if failures and (names is None or names & failures.keys())
         ]
     }
+
+
+@cache
+def _aws() -> Aws:
+    # Kept while the function is warm: clients take longer to make than most jobs take to do.
+    return Aws()
 
 
 def pipelines_of(body: str) -> frozenset[str] | None:
