@@ -7,6 +7,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 fine, 1 failed, 2
 from __future__ import annotations
 
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -172,9 +173,10 @@ def sandbox(file: File = DEFAULT_FILE) -> None:
 @app.command()
 def demo(file: File = DEFAULT_FILE) -> None:
     """Show certificates travel through the template's functions to every kind of target."""
+    started = time.monotonic()
     from cli.demo import demo as run_demo
 
-    if not run_demo(file, Workspace(file).text()):
+    if not run_demo(file, Workspace(file).text(), started):
         raise typer.Exit(FAILED)
 
 

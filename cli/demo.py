@@ -70,9 +70,11 @@ class Tour:
         return {(plan.name, each.address): each for plan in plans for each in plan.targets}
 
 
-def demo(file: Path, text: str) -> bool:
-    """Run the tour. Returns whether everything was as it should be."""
-    started = time.monotonic()
+def demo(file: Path, text: str, started: float) -> bool:
+    """Run the tour. Returns whether everything was as it should be.
+
+    started: on the monotonic clock, when the command was given.
+    """
     render.out.print("[bold]certrail demo[/]  a local AWS, a real ACME CA, template.yaml as it is")
     with local_cloud(text, str(file)) as cloud, TemporaryDirectory() as folder:
         become_its_client(cloud)
