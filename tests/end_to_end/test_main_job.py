@@ -148,7 +148,8 @@ def test_two_first_runs_at_once_make_one_of_each(world: World) -> None:
     def run(who: int) -> object:
         start.wait()
         if who == 2:
-            return world.sandbox.functions.fire_schedule("IssuerHourly")
+            world.sandbox.functions.fire_schedule("IssuerHourly")
+            return None
         try:
             return world.renew()
         except Busy as error:
