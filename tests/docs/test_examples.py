@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -56,3 +58,14 @@ def test_an_example_loads(place: str) -> None:
         assert pipelines.pipelines[0].targets
     else:
         assert yaml.safe_load(text) is not None
+
+
+def test_the_python_example_of_the_sandbox_runs() -> None:
+    """In a process of its own, which a sandbox needs."""
+    page = (ROOT / "docs/sandbox.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Counter(" in done.stdout
