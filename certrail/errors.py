@@ -4,6 +4,7 @@
     ├── PipelinesInvalid       pipelines.yaml has faults, all of them listed
     ├── StateError             the bucket holds something that cannot be used as it is
     │   ├── BundleBroken       a stored or new bundle that must not be deployed
+    │   ├── NothingPushed      the bucket is new: no file, no certificate, nothing to do
     │   ├── Superseded         another writer published first
     │   └── Busy               another run holds the lease; it will finish or expire
     ├── IssueError             no certificate was issued
@@ -87,6 +88,10 @@ class StateError(CertrailError):
 
 class BundleBroken(StateError):
     """A bundle whose files do not belong together, or that does not prove what it should."""
+
+
+class NothingPushed(StateError):
+    """No pipelines file was pushed yet and nothing was published: the bucket of a new stack."""
 
 
 class Superseded(StateError):

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from certrail.aws import Aws
 from certrail.bundle import Bundle, Facts, fingerprint, short
-from certrail.errors import AwsError, BundleBroken, StateError, Superseded
+from certrail.errors import AwsError, BundleBroken, NothingPushed, StateError, Superseded
 from certrail.keys import KeyType
 from certrail.secret import Secret
 
@@ -155,11 +155,14 @@ class Store:
     # The pipelines file
 
     def pipelines_text(self) -> str:
-        """The text of `config/pipelines.yaml`. Raises StateError where it was never pushed."""
+        """The text of `config/pipelines.yaml`. Raises NothingPushed in a bucket still empty,
+        StateError where certificates are there and the file that says to renew them is not."""
         found = self._get(CONFIG_KEY)
         if found is None:
-            raise StateError(
-                "there is no pipelines file in the bucket",
+            published = next(self.keys("certificates/"), None)
+            raise (StateError if published else NothingPushed)(
+                "there is no pipelines file in the bucket"
+                + (", so nothing in it is renewed" if published else ""),
                 where=f"s3://{self.bucket}/{CONFIG_KEY}",
                 next="Run `certrail push`",
             )

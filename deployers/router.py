@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from certrail import log
 from certrail.aws import Aws
-from certrail.errors import AwsError, CertrailError, raise_together
+from certrail.errors import AwsError, CertrailError, NothingPushed, raise_together
 from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Record
 from certrail.store import CONFIG_KEY, Current, Store, spell
@@ -119,7 +119,13 @@ def route(
     wanted = None if names is None else set(names)
     if wanted == set():
         return {}
-    file = load(store.pipelines_text(), CONFIG_KEY, Pipelines[AnyTarget])
+    try:
+        text = store.pipelines_text()
+    except NothingPushed as error:
+        # The state of every new stack, and no reason to wake anybody.
+        logger.info("nothing to do: %s", error)
+        return {}
+    file = load(text, CONFIG_KEY, Pipelines[AnyTarget])
     failures: dict[str, CertrailError] = {}
     waiting: dict[str, list[Parcel]] = defaultdict(list)
     with ThreadPoolExecutor(READERS) as readers:

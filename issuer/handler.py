@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 from certrail import log as logs
 from certrail.aws import Aws
-from certrail.errors import Busy, CertrailError, raise_together
+from certrail.errors import Busy, CertrailError, NothingPushed, raise_together
 from certrail.pipelines.load import load
 from certrail.pipelines.model import Opaque, Pipeline, Pipelines
 from certrail.store import CONFIG_KEY, Current, Store, spell
@@ -63,7 +63,13 @@ def schedule(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     now = datetime.now(UTC)
     sent: dict[str, str] = {}
     failures: list[CertrailError] = []
-    for pipeline in _pipelines(store).pipelines:
+    try:
+        file = _pipelines(store)
+    except NothingPushed as error:
+        # The state of every new stack, and no reason to wake anybody.
+        log.info("nothing to do: %s", error)
+        return {"due": {}}
+    for pipeline in file.pipelines:
         try:
             current = store.current(pipeline.name)
             progress = lease.read(store, pipeline.name)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from certrail.aws import Aws
 from certrail.bundle import Bundle
-from certrail.errors import AwsError, BundleBroken, StateError, Superseded
+from certrail.errors import AwsError, BundleBroken, NothingPushed, StateError, Superseded
 from certrail.keys import KeyType
 from certrail.store import (
     Current,
@@ -185,10 +185,17 @@ def test_a_read_that_fails_is_not_an_absence(store: Store) -> None:
 
 
 def test_no_pipelines_file_says_what_to_do(store: Store) -> None:
-    with pytest.raises(StateError, match="Run `certrail push`"):
+    with pytest.raises(NothingPushed, match="Run `certrail push`"):
         store.pipelines_text()
     store.put_pipelines_text("pipelines: []\n")
     assert store.pipelines_text() == "pipelines: []\n"
+
+
+def test_a_file_that_is_gone_is_no_new_bucket(store: Store) -> None:
+    publish(store, bundle())
+    with pytest.raises(StateError, match="nothing in it is renewed") as caught:
+        store.pipelines_text()
+    assert not isinstance(caught.value, NothingPushed)
 
 
 def test_wildcards_are_spelled() -> None:

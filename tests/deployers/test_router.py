@@ -120,6 +120,14 @@ def test_a_schedule_looks_at_everything(cloud: Cloud, queues: Queues) -> None:
     assert "shop: secretsmanager/eu-central-1/tls/shop/bundle" in queues.jobs()
 
 
+def test_before_the_first_push_there_is_nothing_to_do(cloud: Cloud, queues: Queues) -> None:
+    cloud.client("s3").delete_object(Bucket=cloud.store.bucket, Key=CONFIG_KEY)
+    assert router.handle({"reconcile": True}, None) == {}
+    cloud.publish()
+    with pytest.raises(StateError, match="nothing in it is renewed"):
+        router.handle({}, None)
+
+
 def test_a_removed_pipeline_is_left_alone(cloud: Cloud, queues: Queues) -> None:
     cloud.publish(pipeline="gone")
     assert route(current_key("gone"), record_key("gone", "acm/eu-central-1")) == {

@@ -107,6 +107,10 @@ def test_from_the_file_to_the_certificate(functions: Functions) -> None:
     assert functions.schedule() == {"due": {}}
 
 
+def test_before_the_first_push_there_is_nothing_to_do(functions: Functions) -> None:
+    assert functions.schedule() == {"due": {}}
+
+
 def test_a_schedule_that_repeats_itself_sends_once(functions: Functions) -> None:
     functions.push("shop")
     functions.schedule()
