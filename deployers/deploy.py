@@ -87,7 +87,7 @@ def deploy_target(
         record
         and same
         and record.state is State.DEPLOYED
-        and _still_holds(target, record, _context(store, pipeline, role, aws, record.held, needs))
+        and _still_holds(store, target, record, role, aws, needs)
     ):
         return _outcome(Result.UNCHANGED, "AWS has what the record says", current, record.held)
 
@@ -131,9 +131,16 @@ def observe_target(
     return target.observe(_context(store, pipeline, role, aws, held, needs))
 
 
-def _still_holds(target: Target, record: Record, context: Context) -> bool:
+def _still_holds(
+    store: Store,
+    target: Target,
+    record: Record,
+    role: Role | None,
+    aws: Aws,
+    needs: Mapping[str, Deployed],
+) -> bool:
     try:
-        there = target.observe(context)
+        there = target.observe(_context(store, record.pipeline, role, aws, record.held, needs))
     except CertrailError:
         # Deploying meets the same failure, and puts it on the record.
         return False

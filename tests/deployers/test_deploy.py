@@ -246,6 +246,22 @@ def test_a_role_that_may_not_be_assumed_is_on_the_record(cloud: Cloud) -> None:
     assert "sts:AssumeRole" in (cloud.recorded(target).error or "")
 
 
+def test_a_role_that_was_taken_away_is_on_the_record(cloud: Cloud) -> None:
+    cloud.publish()
+    target = Acm(region="us-east-1", account="edge")
+    allow = {"Effect": "Allow", "Action": sorted(target.permissions), "Resource": "*"}
+    role = cloud.role("222222222222", [allow])
+    cloud.deploy(target, role=role)
+    for _ in range(2):  # to look, and to deploy
+        cloud.refuse("AssumeRole", "AccessDenied", "Not you any more.", 403)
+    with pytest.raises(AwsError, match="sts:AssumeRole"):
+        cloud.deploy(target, role=role, now=NOW + timedelta(days=1))
+    record = cloud.recorded(target)
+    assert record.state is State.FAILED
+    assert "sts:AssumeRole" in (record.error or "")
+    assert record.held is not None
+
+
 def test_another_account_holds_its_own(cloud: Cloud) -> None:
     cloud.publish()
     target = Acm(region="us-east-1", account="edge")
