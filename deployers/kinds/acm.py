@@ -108,7 +108,10 @@ class Acm(Target):
             if not refusals:
                 self._import(client, bundle, context, arn)
         if not refusals:
-            before = context.held.replaced if context.held else None
+            held = context.held
+            before = None
+            if held:
+                before = held.replaced if held.resource == arn else held.resource
             return Deployed(bundle.fingerprint, arn, bundle.facts.not_after, replaced=before)
         if self.certificate_arn:
             raise TargetRefused(
@@ -130,6 +133,9 @@ class Acm(Target):
         """The import: the adopted one, the record's, or of those that carry our tags the newest
         that can take the bundle.
 
+        The tags are asked, too, where the record's cannot take it: a run that died after the import
+        that replaces it left one that no record names.
+
         Not by ListCertificates, which shows RSA keys only unless asked for each type by name.
         """
         client = context.aws.acm(self.region)
@@ -148,10 +154,11 @@ class Acm(Target):
                     next="Remove `certificate_arn`: certrail then makes an import of its own",
                 )
             return detail
-        if context.held and (detail := _describe(client, context.held.resource)):
-            return detail
+        recorded = _describe(client, context.held.resource) if context.held else None
+        if recorded and (bundle is None or not any(_refusals(recorded, bundle))):
+            return recorded
         tagged = (_describe(client, arn) for arn in self._tagged(context))
-        return max(
+        found = max(
             (detail for detail in tagged if detail and detail["Type"] == "IMPORTED"),
             key=lambda detail: (
                 bundle is None or not any(_refusals(detail, bundle)),
@@ -159,6 +166,9 @@ class Acm(Target):
             ),
             default=None,
         )
+        if recorded and bundle and (found is None or any(_refusals(found, bundle))):
+            return recorded
+        return found
 
     def _tagged(self, context: Context) -> Iterator[str]:
         pages = context.aws.tagging(self.region).get_paginator("get_resources")

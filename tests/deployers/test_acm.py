@@ -18,6 +18,7 @@ from certrail.keys import KeyType
 from certrail.records import State
 from certrail.secret import Secret
 from certrail.target import Context
+from deployers.deploy import LEASE
 from deployers.kinds.acm import Acm
 from deployers.rollout import Action
 from sandbox import resources
@@ -194,6 +195,39 @@ def test_a_new_key_type_gets_a_new_import(cloud: Cloud) -> None:
     cloud.deploy(TARGET)
     assert len(arns(cloud)) == 2
     assert getattr(cloud.recorded(TARGET).held, "resource", "") == held.resource
+
+
+def test_a_crash_after_the_import_that_replaces_makes_no_third(cloud: Cloud) -> None:
+    cloud.publish()
+    cloud.deploy(TARGET)
+    (old,) = arns(cloud)
+    cloud.publish(key_type=KeyType.RSA_2048)
+
+    class Died(BaseException):
+        pass
+
+    def die() -> None:
+        raise Died
+
+    cloud.before("ImportCertificate", lambda: cloud.before("PutObject", die))
+    with pytest.raises(Died):
+        cloud.deploy(TARGET)
+    (new,) = set(arns(cloud)) - {old}
+    cloud.deploy(TARGET, now=NOW + LEASE)
+    assert sorted(arns(cloud)) == sorted([old, new])
+    held = cloud.recorded(TARGET).held
+    assert held is not None
+    assert (held.resource, held.replaced) == (new, old)
+
+
+def test_going_back_to_the_old_key_type_goes_back_to_the_old_import(cloud: Cloud) -> None:
+    for key_type in (KeyType.ECDSA_P256, KeyType.RSA_2048, KeyType.ECDSA_P256):
+        current = cloud.publish(key_type=key_type)
+        cloud.deploy(TARGET)
+    assert len(arns(cloud)) == 2
+    there = cloud.observe(TARGET)
+    assert there is not None
+    assert there.fingerprint == current.fingerprint
 
 
 @pytest.mark.parametrize(
