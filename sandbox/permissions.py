@@ -25,6 +25,7 @@ from moto.sts.models import sts_backends
 
 from sandbox import authorization
 from sandbox.authorization import Unmodelled
+from sandbox.authorization.s3 import bucket_owner
 from sandbox.calls import Call, Decision
 from sandbox.policies import Need, Unsupported, Verdict, document, evaluate
 
@@ -276,7 +277,7 @@ def _owner(need: Need) -> str | None:
     """The account that has the resource; None where nobody has it yet."""
     if need.resource.startswith("arn:aws:s3:::"):
         name = need.resource.removeprefix("arn:aws:s3:::").partition("/")[0]
-        return authorization.bucket_owner(name)
+        return bucket_owner(name)
     return _account(need.resource) or None
 
 
