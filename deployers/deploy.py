@@ -72,8 +72,8 @@ def deploy_target(
         raise Superseded(
             f"the target has generation {record.generation}, and {current.generation} is current",
             where=target.address,
-            next="Nothing older replaces it; if current.json was restored from a backup, publish "
-            f"again with `certrail issue {pipeline}`",
+            next="Nothing older replaces it; restore the version of current.json with the highest "
+            "generation",
         )
     if record and in_progress(record, now):
         raise _busy(target)

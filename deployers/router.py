@@ -22,10 +22,10 @@ from urllib.parse import unquote
 
 from certrail import log
 from certrail.aws import Aws
-from certrail.errors import AwsError, CertrailError, NothingPushed, raise_together
+from certrail.errors import AwsError, CertrailError, NothingPushed, StateError, raise_together
 from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Record
-from certrail.store import CONFIG_KEY, Current, Store, spell
+from certrail.store import CONFIG_KEY, Current, Store, current_key, spell
 from certrail.target import as_job
 from deployers.job import Job, role_of
 from deployers.kinds.all import AnyTarget
@@ -140,12 +140,28 @@ def route(
                 continue
             for unreadable in view.unreadable.values():
                 failures[name] = unreadable
+            if set_back := _set_back(store, view):
+                failures[name] = set_back
             for parcel in _parcels(view, file, pipeline, now, reconcile=reconcile):
                 waiting[parcel.kind].append(parcel)
     for kind, parcels in waiting.items():
         for first in range(0, len(parcels), BATCH):
             failures |= _send(aws, queues[kind], parcels[first : first + BATCH])
     return failures
+
+
+def _set_back(store: Store, view: View) -> StateError | None:
+    """Somebody deleted current.json or restored an old one: the targets would wait in silence until
+    their certificate expires. Records are read before the pointer: no race looks like this."""
+    newest = max((record.generation for record in view.records.values()), default=0)
+    if view.current is None or newest <= view.current.generation:
+        return None
+    return StateError(
+        f"generation {view.current.generation} is current, and targets have {newest} already: "
+        "they get nothing any more",
+        where=f"s3://{store.bucket}/{current_key(view.current.pipeline)}",
+        next="Restore the object's version with the highest generation",
+    )
 
 
 @dataclass(frozen=True)

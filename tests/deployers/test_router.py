@@ -10,7 +10,7 @@ import pytest
 
 from certrail.errors import AwsError, PipelinesInvalid, StateError
 from certrail.records import State
-from certrail.store import CONFIG_KEY, current_key, record_key
+from certrail.store import CONFIG_KEY, Current, current_key, record_key
 from deployers import router
 from deployers.kinds.acm import Acm
 from deployers.kinds.all import KINDS
@@ -159,6 +159,22 @@ def test_an_unreadable_pipeline_stops_no_other(cloud: Cloud, queues: Queues) -> 
     cloud.client("s3").put_object(Bucket=cloud.store.bucket, Key=SHOP, Body=b"{}")
     assert route(SHOP, MAIL) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
     assert queues.jobs() == ["mail: secretsmanager/eu-central-1/tls/mail/bundle"]
+
+
+def test_a_pointer_that_was_set_back_is_told(cloud: Cloud, queues: Queues) -> None:
+    first = cloud.publish()
+    cloud.publish()
+    cloud.settle(SECRET)
+    cloud.client("s3").delete_object(Bucket=cloud.store.bucket, Key=SHOP)
+    cloud.store.write(SHOP, first, Current, None)
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    with pytest.raises(StateError, match="generation 1 is current, and targets have 2 already"):
+        router.handle({}, None)
+    assert queues.jobs() == [
+        "mail: secretsmanager/eu-central-1/tls/mail/bundle",
+        "shop: acm/eu-central-1",
+        "shop: acm/us-east-1",
+    ]
 
 
 def test_a_wrong_file_is_raised(cloud: Cloud, queues: Queues) -> None:
