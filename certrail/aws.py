@@ -38,6 +38,20 @@ CONFIG = Config(
 IAM_PREFIX = {"tagging": "tag"}
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
+# Answers of status 403 or 400 that no policy mends: the caller's credentials, or its clock.
+NOT_SIGNED = {
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "InvalidToken",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}
 TRANSIENT = {
     "ConditionalRequestConflict",
     "InternalError",
@@ -145,6 +159,15 @@ def _refuse(http_response: Any, parsed: Any, model: OperationModel, **_: Any) ->
     message = str(error.get("Message", "")).strip() or f"HTTP {status}"
     action = _action(model)
     cause = ClientError(parsed, model.name)
+    if code in NOT_SIGNED:
+        raise AwsError(
+            f"{code}: {message}",
+            action=action,
+            code=code,
+            next="Sign in to AWS again, and compare this machine's clock with the time",
+            # A function gets new credentials by itself.
+            retryable=True,
+        ) from cause
     if code in DENIED or status == 403:
         raise AccessDenied(
             message,

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from certrail.bundle import Bundle
-from certrail.errors import AwsError, BundleBroken, Busy, CertrailError, Superseded
+from certrail.errors import AccessDenied, AwsError, BundleBroken, Busy, CertrailError, Superseded
 from certrail.records import Record, State
 from certrail.store import Current, current_key, record_key
 from certrail.target import Context, Deployed
@@ -270,6 +270,16 @@ def test_another_account_holds_its_own(cloud: Cloud) -> None:
     held = cloud.recorded(target).held
     assert held is not None
     assert held.resource.startswith("arn:aws:acm:us-east-1:222222222222:")
+
+
+@pytest.mark.parametrize("code", ["ExpiredTokenException", "SignatureDoesNotMatch"])
+def test_credentials_that_ran_out_are_no_missing_permission(cloud: Cloud, code: str) -> None:
+    cloud.publish()
+    cloud.refuse("ImportCertificate", code, status=403)
+    with pytest.raises(AwsError, match="Sign in to AWS again") as caught:
+        cloud.deploy(HOME)
+    assert not isinstance(caught.value, AccessDenied)
+    assert cloud.recorded(HOME).next_attempt == NOW + RETRY_AFTER[0]
 
 
 # Reconciling
