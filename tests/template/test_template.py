@@ -13,8 +13,14 @@ from typing import Any
 import pytest
 from moto.events.models import EventPattern
 
-from deployers.handler import METRIC, NAMESPACE
+import deployers.handler
+import issuer.handler
+from certrail.target import Target
+from deployers.kinds.acm import Acm
 from deployers.kinds.all import KINDS
+from deployers.kinds.cloudfront import Cloudfront
+from deployers.kinds.listener import Listener
+from deployers.kinds.secretsmanager import Secretsmanager
 from sandbox.policies import Need, evaluate
 from sandbox.stack import transform
 
@@ -29,6 +35,15 @@ WITHOUT_RESOURCE = {
     "route53:ListHostedZones",
     "tag:GetResources",
 }
+ONE_OF_EACH: tuple[Target, ...] = (
+    Acm(region="eu-central-1"),
+    Cloudfront(distribution="E2QWRUHEXAMPLE"),
+    Listener(
+        listener="arn:aws:elasticloadbalancing:eu-central-1:111111111111:"
+        "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
+    ),
+    Secretsmanager(name="tls/shop/bundle", region="eu-central-1"),
+)
 # What every deployer does, whatever its kind.
 COMMON = {"Decrypt", "EncryptAndDecrypt", "Log", "Read", "Receive", "TellMissingFromForbidden"} | {
     "Write"
@@ -389,8 +404,35 @@ class TestAlarms:
         depth = self.watched("AWS/SQS", "ApproximateNumberOfMessagesVisible")
         assert {referred(value) for value in depth} == DEAD_LETTERS
 
-    def test_failed_deployments_of_every_kind(self) -> None:
-        assert set(self.watched(NAMESPACE, METRIC)) == set(KINDS)
+    def metrics(self, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, str, str]]:
+        """What was written to the log, as CloudWatch reads it: namespace, metric, dimensions."""
+        return {
+            (
+                directive["Namespace"],
+                metric["Name"],
+                json.dumps({name: line[name] for name in dimensions}),
+            )
+            for line in map(json.loads, capsys.readouterr().out.splitlines())
+            for directive in line["_aws"]["CloudWatchMetrics"]
+            for metric in directive["Metrics"]
+            for dimensions in directive["Dimensions"]
+            if metric["Name"] in line
+        }
+
+    def test_what_the_functions_count(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert {target.type for target in ONE_OF_EACH} == set(KINDS)
+        for target in ONE_OF_EACH:
+            deployers.handler._count_failure("shop", target)
+        issuer.handler._count_failure("shop")
+        assert {
+            (
+                alarm["Namespace"],
+                alarm["MetricName"],
+                json.dumps({each["Name"]: each["Value"] for each in alarm.get("Dimensions", [])}),
+            )
+            for alarm in self.ALARMS.values()
+            if not alarm["Namespace"].startswith("AWS/")
+        } == {metric for metric in self.metrics(capsys) if "Pipeline" not in metric[2]}
 
     def test_tell_the_topic_if_there_is_one(self) -> None:
         for alarm in self.ALARMS.values():
