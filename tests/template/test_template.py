@@ -400,6 +400,19 @@ class TestAlarms:
     def test_every_function(self) -> None:
         assert {referred(value) for value in self.watched("AWS/Lambda", "Errors")} == set(FUNCTIONS)
 
+    def test_silence_of_what_the_schedules_invoke(self) -> None:
+        schedules = of_type("AWS::Scheduler::Schedule").values()
+        invoked = {referred(schedule["Target"]["Arn"]) for schedule in schedules}
+        silent = self.watched("AWS/Lambda", "Invocations")
+        assert {referred(value) for value in silent} == invoked
+        for alarm in self.ALARMS.values():
+            if alarm["MetricName"] == "Invocations":
+                # Lambda writes no zeros.
+                assert alarm["TreatMissingData"] == "missing"
+                assert alarm["InsufficientDataActions"] == alarm["AlarmActions"]
+                # Longer than the schedule's rate with its flexible window.
+                assert alarm["Period"] * alarm["EvaluationPeriods"] > 2 * 75 * 60
+
     def test_all_dead_letters(self) -> None:
         depth = self.watched("AWS/SQS", "ApproximateNumberOfMessagesVisible")
         assert {referred(value) for value in depth} == DEAD_LETTERS
