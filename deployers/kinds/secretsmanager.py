@@ -308,7 +308,11 @@ class Secretsmanager(Target):
                 next="AWS keeps 100 versions, and each for a day at least: find out what writes "
                 "so often",
             )
-        if error.code == "ResourceExistsException":
+        moving = error.action == "secretsmanager:UpdateSecretVersionStage"
+        if error.code == "ResourceExistsException" or (
+            # The version that was said to be current is not, or is no more.
+            moving and error.code == "InvalidParameterException"
+        ):
             return TargetRefused(
                 f"somebody else wrote the secret at the same time ({error.what})",
                 where=self.address,

@@ -116,6 +116,23 @@ def test_a_rollback_moves_the_stage(cloud: Cloud) -> None:
     assert there.fingerprint == first.fingerprint
 
 
+def test_a_stage_that_somebody_else_moved_is_tried_again(cloud: Cloud) -> None:
+    first, second = make_bundle(DOMAINS), make_bundle(DOMAINS)
+    for bundle in (first, second):
+        cloud.publish(bundle=bundle)
+        cloud.deploy(TARGET)
+    cloud.publish(bundle=first)
+    cloud.before(
+        "UpdateSecretVersionStage",
+        lambda: secrets(cloud).put_secret_value(SecretId=NAME, SecretString="{}"),
+    )
+    with pytest.raises(TargetRefused) as caught:
+        cloud.deploy(TARGET)
+    assert caught.value.retryable
+    cloud.deploy(TARGET)
+    assert json.loads(value(cloud))["fingerprint"] == first.fingerprint
+
+
 def test_a_foreign_write_is_seen_and_repaired(cloud: Cloud) -> None:
     current = cloud.publish()
     cloud.deploy(TARGET)
