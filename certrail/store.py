@@ -145,6 +145,11 @@ class Store:
         the new ETag. Raises Superseded where somebody else wrote it meanwhile."""
         return self._put_document(key, _adapter(kind).dump_json(value, indent=2), etag)
 
+    def require_kms(self, key: str) -> None:
+        """Raise StateError where the object at `key`, just written, was not encrypted with KMS:
+        asked with one that may be read, before one is written that may not."""
+        _require_kms(self.bucket, self._s3.head_object(Bucket=self.bucket, Key=key))
+
     def keys(self, prefix: str) -> Iterator[str]:
         for page in self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=prefix
@@ -304,12 +309,7 @@ class Store:
                 ) from error
             return
         # cert.pem is written first, so an unencrypted bucket is found before the key goes there.
-        if answer.get("ServerSideEncryption") != "aws:kms":
-            raise StateError(
-                "the bucket does not encrypt with KMS, so no private key is written to it",
-                where=f"s3://{self.bucket}",
-                next="Set the bucket's default encryption to SSE-KMS, as template.yaml does",
-            )
+        _require_kms(self.bucket, answer)
 
 
 _adapters: dict[type, TypeAdapter[Any]] = {}
@@ -320,6 +320,15 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
         # It takes ten milliseconds to make one.
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]
+
+
+def _require_kms(bucket: str, answer: Mapping[str, Any]) -> None:
+    if answer.get("ServerSideEncryption") not in {"aws:kms", "aws:kms:dsse"}:
+        raise StateError(
+            "the bucket does not encrypt with KMS, so no private key is written to it",
+            where=f"s3://{bucket}",
+            next="Set the bucket's default encryption to SSE-KMS, as template.yaml does",
+        )
 
 
 def _bundle_prefix(pipeline: str, fingerprint: str) -> str:

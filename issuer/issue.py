@@ -11,7 +11,7 @@ from acme import messages
 from certrail.bundle import short
 from certrail.errors import AcmeRefused, CertrailError, IssueError, raise_together
 from certrail.pipelines.model import Pipeline
-from certrail.store import Current, Issued, Store, current_key
+from certrail.store import Current, Issued, Store, current_key, order_key
 from issuer import account, keys
 from issuer.acme import Authorization, Client, words
 from issuer.checks import checked
@@ -52,6 +52,7 @@ def issue(
         log.info("issuing: %s", reason.text, extra=about)
 
         # What needs no order is found out first: a failed one counts against the CA's limits.
+        store.require_kms(order_key(pipeline.name))
         dns.locate(challenge_name(name) for name in pipeline.domains)
         client = account.connect(
             store, pipeline.issuer_name, pipeline.issuer.directory, pipeline.issuer.email, clock

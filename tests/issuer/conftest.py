@@ -22,6 +22,7 @@ from issuer.issue import issue
 from sandbox import Sandbox
 from sandbox.pebble import Options, Pebble
 from sandbox.server import Server
+from tests.buckets import make_bucket
 
 REGION: Literal["eu-central-1"] = "eu-central-1"
 ISSUER = "test-ca"
@@ -47,7 +48,7 @@ def aws(sandbox: Sandbox) -> Aws:
 
 @pytest.fixture
 def store(aws: Aws) -> Store:
-    return make_store(aws)
+    return make_bucket(f"bucket-{uuid.uuid4().hex}", aws)
 
 
 @pytest.fixture
@@ -127,19 +128,6 @@ def world(
 ) -> World:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.ca_bundle))
     return World(aws, store, zone, ca.directory, sandbox)
-
-
-def make_store(aws: Aws) -> Store:
-    name = f"bucket-{uuid.uuid4().hex}"
-    s3 = aws.s3()
-    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
-    s3.put_bucket_encryption(
-        Bucket=name,
-        ServerSideEncryptionConfiguration={
-            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
-        },
-    )
-    return Store(name, aws)
 
 
 def make_zone(aws: Aws, name: str, *, private: bool = False) -> str:

@@ -33,6 +33,7 @@ from issuer.due import wanted
 from issuer.lease import DAILY, DELAYS, leased
 from sandbox.dns import NameServer
 from sandbox.pebble import Pebble, free_ports
+from tests.buckets import make_bucket
 from tests.issuer.conftest import ISSUER, World, make_zone, within
 
 
@@ -263,6 +264,17 @@ def test_an_account_that_cannot_be_read_is_not_made_anew(world: World) -> None:
         assert "hidden" not in str(caught.value)
         answer = world.aws.s3().get_object(Bucket=world.store.bucket, Key=account_key(ISSUER))
         assert answer["Body"].read() == body
+
+
+def test_a_bucket_without_kms_gets_no_account_key(world: World) -> None:
+    bare = replace(world, store=make_bucket(f"bare-{world.zone}", world.aws, encrypted=False))
+    with pytest.raises(StateError, match="does not encrypt with KMS"):
+        bare.issue()
+    assert list(bare.store.keys("")) == [order_key("shop")]
+    progress = lease.read(bare.store, "shop")
+    assert progress is not None
+    assert progress.permanent
+    assert "SSE-KMS" in str(progress.error)
 
 
 def test_a_run_that_died_between_key_and_account(world: World) -> None:
