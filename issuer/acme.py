@@ -57,8 +57,10 @@ NEXT = {
     "the bucket, and the next run makes a new one",
     "caa": "Allow this CA in the CAA records of the name",
     "externalAccountRequired": "Use a CA that asks for no external account",
+    "invalidContact": "Correct the issuer's `email`, or leave it out",
     "invalidProfile": "Choose one of the directory's profiles, or leave `profile` out",
     "rejectedIdentifier": "Leave the name out, or use another issuer",
+    "unsupportedContact": "Leave the issuer's `email` out",
     "userActionRequired": "Visit the page the CA names, then run `certrail issue`",
 }
 VALIDATING = dict.fromkeys(
