@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 fine, 1 failed, 2
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from certrail.errors import CertrailError, PipelinesInvalid
 from certrail.pipelines import Pipelines
 from cli import plan as planning
 from cli import reference, render
-from cli.workspace import NoBucket, NoPipeline, Workspace, issue_here
+from cli.workspace import BadInput, Workspace, issue_here
 from deployers.kinds.all import AnyTarget
 
 FAILED, BAD_INPUT, CHANGES_WAIT = 1, 2, 3
@@ -164,6 +165,7 @@ def push(file: File = DEFAULT_FILE, bucket: Bucket = "", as_json: Json = False) 
 @app.command()
 def sandbox(file: File = DEFAULT_FILE) -> None:
     """Run a local AWS, CA and DNS with the template deployed, until Ctrl-C."""
+    _without_profile()
     # moto and all else that the sandbox needs is an extra; the other commands do without.
     from cli.local_cloud import serve
 
@@ -174,16 +176,23 @@ def sandbox(file: File = DEFAULT_FILE) -> None:
 def demo(file: File = DEFAULT_FILE) -> None:
     """Show certificates travel through the template's functions to every kind of target."""
     started = time.monotonic()
+    _without_profile()
     from cli.demo import demo as run_demo
 
     if not run_demo(file, Workspace(file).text(), started):
         raise typer.Exit(FAILED)
 
 
+def _without_profile() -> None:
+    """The sandbox has no profiles; moto cannot even be imported while a missing one is named."""
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        os.environ.pop(name, None)
+
+
 def main() -> None:
     try:
         app()
-    except (PipelinesInvalid, NoBucket, NoPipeline) as error:
+    except (PipelinesInvalid, BadInput) as error:
         render.error(error)
         sys.exit(BAD_INPUT)
     except CertrailError as error:

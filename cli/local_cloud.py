@@ -71,7 +71,7 @@ def serve(file: Path, text: str) -> None:
         render.line("\nIn another terminal:\n")
         for name, value in {**sandbox.environment, "CERTRAIL_BUCKET": cloud.store.bucket}.items():
             render.line(f"export {name}={value}")
-        render.line("unset AWS_PROFILE")
+        render.line("unset AWS_PROFILE AWS_DEFAULT_PROFILE")
         render.line("certrail status")
         render.line(f"aws --endpoint-url {sandbox.endpoint} acm list-certificates")
         render.line("\nCtrl-C ends it and everything in it.")
@@ -80,5 +80,4 @@ def serve(file: Path, text: str) -> None:
 
 def become_its_client(cloud: LocalCloud) -> None:
     """Point this process at the sandbox, as the exported lines do for a shell."""
-    os.environ.pop("AWS_PROFILE", None)
     os.environ.update(cloud.sandbox.environment)

@@ -93,9 +93,15 @@ def plans(each: Sequence[PipelinePlan]) -> None:
         ]
         columns(rows)
     waiting = sum(plan.waits for plan in each)
-    out.print(
-        f"{waiting} of {len(each)} pipelines would change" if waiting else "nothing would change"
-    )
+    unknown = sum(bool(plan.failures) for plan in each)
+    if waiting or not unknown:
+        out.print(
+            f"{waiting} of {len(each)} pipelines would change"
+            if waiting
+            else "nothing would change"
+        )
+    if unknown:
+        out.print(f"[red]{unknown} of {len(each)} pipelines could not be read in full[/]")
 
 
 def outcomes(each: Sequence[Outcome]) -> None:

@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError
+
 from certrail.aws import Aws
 from certrail.errors import CertrailError
 from certrail.pipelines import Pipeline, Pipelines, load
@@ -22,12 +24,8 @@ from issuer.dns.route53 import Route53
 from issuer.issue import issue
 
 
-class NoBucket(CertrailError):
-    """A command that needs the bucket was not told which one."""
-
-
-class NoPipeline(CertrailError):
-    """A command was given the name of a pipeline that the file does not have."""
+class BadInput(CertrailError):
+    """What the command was given cannot be used: no file, bucket, pipeline or profile."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,31 @@ class Workspace:
 
     @cached_property
     def aws(self) -> Aws:
-        return Aws()
+        try:
+            return Aws()
+        except BotoCoreError as error:
+            # Its configuration is read here: a profile that is not there, a file that is none.
+            raise BadInput(
+                str(error),
+                where="AWS configuration",
+                next="Correct AWS_PROFILE and the files of `aws configure`",
+            ) from error
 
     @cached_property
     def store(self) -> Store:
         if not self.bucket:
-            raise NoBucket(
+            raise BadInput(
                 "no bucket given",
                 next="Set CERTRAIL_BUCKET, or give --bucket: it is the stack's output `BucketName`",
             )
         return Store(self.bucket, self.aws)
 
     def text(self) -> str:
-        """The local file's text. Raises CertrailError where there is none."""
+        """The local file's text. Raises BadInput where there is none."""
         try:
             return self.file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise CertrailError(
+            raise BadInput(
                 f"cannot be read: {error}", where=str(self.file), next="Give --file"
             ) from error
 
@@ -70,7 +76,7 @@ class Workspace:
     def chosen(
         self, file: Pipelines[AnyTarget], names: Sequence[str] | None
     ) -> list[Pipeline[AnyTarget]]:
-        """The pipelines of these names, all without names. Raises NoPipeline."""
+        """The pipelines of these names, all without names. Raises BadInput."""
         if not names:
             return list(file.pipelines)
         return [self.one(file, name) for name in names]
@@ -80,7 +86,7 @@ class Workspace:
         if pipeline is None:
             known = [each.name for each in file.pipelines]
             near = get_close_matches(name, known, 1) or known
-            raise NoPipeline(f"there is no pipeline `{name}`", next=f"There is {', '.join(near)}")
+            raise BadInput(f"there is no pipeline `{name}`", next=f"There is {', '.join(near)}")
         return pipeline
 
 

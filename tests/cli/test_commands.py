@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from certrail.bundle import short
-from certrail.store import Store
+from certrail.store import Store, current_key
 from sandbox import Sandbox
 from tests.cli.conftest import BUCKET, Certrail
 
@@ -43,8 +43,28 @@ def test_without_a_bucket_it_says_where_to_find_its_name(
 
 def test_a_file_that_is_not_there(certrail: Certrail) -> None:
     result = certrail("validate", "--file", "nowhere.yaml")
-    assert result.code == 1
+    assert result.code == 2
     assert "nowhere.yaml: cannot be read" in result.err
+
+
+def test_a_profile_that_is_not_there(
+    certrail: Certrail, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nowhere")
+    result = certrail("status")
+    assert result.code == 2
+    assert "profile (nowhere) could not be found. Correct AWS_PROFILE" in result.err
+
+
+def test_a_plan_that_could_not_look_does_not_say_that_nothing_would_change(
+    certrail: Certrail, file: Path, store: Store
+) -> None:
+    assert certrail("apply", "fleet").code == 0
+    store._s3.put_object(Bucket=BUCKET, Key=current_key("fleet"), Body=b"{}")
+    result = certrail("plan", "fleet")
+    assert result.code == 1
+    assert "nothing would change" not in result.out
+    assert "1 of 1 pipelines could not be read in full" in result.out
 
 
 def test_an_unknown_pipeline_gets_the_nearest_name(certrail: Certrail, file: Path) -> None:
