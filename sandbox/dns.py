@@ -20,8 +20,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import dns.exception
 import dns.flags
@@ -33,6 +32,8 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+
+from sandbox.part import Part
 
 if TYPE_CHECKING:
     from moto.route53.models import FakeZone, RecordSet
@@ -53,7 +54,7 @@ LOCALHOST = dns.name.from_text("localhost.")
 ZoneT = TypeVar("ZoneT")
 
 
-class NameServer:
+class NameServer(Part):
     """Answers on 127.0.0.1 from one thread, as a context manager; port 0 is any free one."""
 
     def __init__(self, port: int = 0) -> None:
@@ -79,18 +80,6 @@ class NameServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop = self._thread = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @contextmanager
     def hide(self, name: str) -> Iterator[None]:

@@ -24,8 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import RLock, local
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 from moto.awslambda.models import lambda_backends
@@ -35,6 +34,7 @@ from moto.s3.responses import S3Response
 from moto.sqs.models import sqs_backends
 
 from sandbox import queues
+from sandbox.part import Part
 from sandbox.policies import Need, document, evaluate
 
 Event = dict[str, Any]
@@ -69,7 +69,7 @@ class Delivery:
         return str(self.event["detail"].get("object", {}).get("key", ""))
 
 
-class Events:
+class Events(Part):
     """EventBridge of the sandbox while it is entered; one at a time in a process.
 
     delivered: every delivery that reached its target, in order. held: those kept back.
@@ -87,17 +87,11 @@ class Events:
         self._lock = RLock()
         self._sequence = 0
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         install()
         _entered.append(self)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         _entered.remove(self)
 
     # Rude delivery, for tests.

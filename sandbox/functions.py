@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Lock, Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import boto3
@@ -42,6 +41,7 @@ from moto.scheduler.models import Schedule, scheduler_backends
 from certrail.errors import CertrailError
 from sandbox import permissions, queues
 from sandbox.events import Events
+from sandbox.part import Part
 from sandbox.queues import changed
 from sandbox.runtime import Child, Result, Spec
 from sandbox.stack import Stack
@@ -80,7 +80,7 @@ class Failure:
         return f"{self.function}: {self.type}: {self.message}"
 
 
-class Functions:
+class Functions(Part):
     """The running functions of a stack; `with` starts and ends them.
 
     directory: where the handlers' modules are. environment: added to every function's own.
@@ -134,7 +134,7 @@ class Functions:
 
     # Life.
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         _entered.append(self)
         install()
         self._events.invoke = self.invoke_later
@@ -143,14 +143,8 @@ class Functions:
             with changed:
                 self._at_work["schedules"] += 1
             self._thread(self._fire_by_rate, "schedules")
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
         self._stopping.set()
         with changed:
             changed.notify_all()

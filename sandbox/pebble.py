@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
 import requests
 from cryptography import x509
@@ -28,6 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certrail.errors import CertrailError
 from sandbox.find_pebble import find
+from sandbox.part import Part
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 20.0
@@ -83,7 +83,7 @@ class Options:
     account_bindings: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-class Pebble:
+class Pebble(Part):
     """A running Pebble; ends with `stop()`, with its block, or with this process.
 
     nameserver: the address of the DNS server that it asks. preferred_port: where it listens if
@@ -153,18 +153,6 @@ class Pebble:
         if self._folder is not None:
             self._folder.cleanup()
         self._process = self._keeper = self._folder = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def pid(self) -> int | None:

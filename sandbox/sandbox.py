@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import boto3
 import botocore.session
@@ -19,6 +18,7 @@ from sandbox import stack as stacks
 from sandbox.dns import NameServer
 from sandbox.events import Events
 from sandbox.functions import Functions
+from sandbox.part import Part
 from sandbox.pebble import Options, Pebble
 from sandbox.server import Server
 from sandbox.stack import Stack
@@ -30,7 +30,7 @@ CREDENTIALS = {"aws_access_key_id": "sandbox", "aws_secret_access_key": "sandbox
 SOURCE = Path(__file__).parents[1]
 
 
-class Sandbox:
+class Sandbox(Part):
     """All parts together, as a context manager. One at a time in a process: moto's state is global.
 
     pebble: how the CA behaves. acme_port: its port if that is free, else any; 0 is any.
@@ -87,18 +87,6 @@ class Sandbox:
         finally:
             self._running.close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     def reset(self) -> None:
         """AWS as it was at the start: nothing deployed, no resources, no calls. The CA stays."""
         self._stop_functions()
@@ -116,7 +104,7 @@ class Sandbox:
             template, self.endpoint, parameters or {}, session=self.session()
         )
         if self._functions is None:
-            functions = Functions(
+            self._functions = Functions(
                 self._stack,
                 self.endpoint,
                 SOURCE,
@@ -128,7 +116,7 @@ class Sandbox:
                 },
                 verbose=self._verbose,
             )
-            self._functions = functions.__enter__()
+            self._functions.start()
         else:
             self._functions.update(self._stack)
         return self._stack
@@ -152,7 +140,7 @@ class Sandbox:
     def _stop_functions(self) -> None:
         functions, self._functions, self._stack = self._functions, None, None
         if functions is not None:
-            functions.__exit__(None, None, None)
+            functions.stop()
 
     # Where things are.
 

@@ -22,8 +22,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Event, Lock, RLock, Thread
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 from uuid import uuid4
 from xml.etree.ElementTree import Element, tostring
@@ -37,6 +36,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 
 from sandbox import permissions
 from sandbox.calls import Call, Journal, queue_name, read
+from sandbox.part import Part
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Refusal:
     hits: list[Call]
 
 
-class Server:
+class Server(Part):
     """moto's server on 127.0.0.1, as a context manager; port 0 is any free one.
 
     calls: the journal of all signed requests.
@@ -128,18 +128,6 @@ class Server:
         self._listener.close_connections()
         self._listener.server_close()
         self._listener = self._thread = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def port(self) -> int:
