@@ -163,13 +163,13 @@ def push(file: File = DEFAULT_FILE, bucket: Bucket = "", as_json: Json = False) 
 
 
 @app.command()
-def sandbox(file: File = DEFAULT_FILE) -> None:
+def sandbox(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
     """Run a local AWS, CA and DNS with the template deployed, until Ctrl-C."""
     _without_profile()
     # moto and all else that the sandbox needs is an extra; the other commands do without.
     from cli.local_cloud import serve
 
-    serve(file, Workspace(file).text())
+    serve(file, Workspace(file).text(), as_json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,26 +56,35 @@ def local_cloud(text: str, name: str) -> Iterator[LocalCloud]:
         yield LocalCloud(sandbox, Store(stack.outputs["BucketName"], Aws(sandbox.session())), text)
 
 
-def serve(file: Path, text: str) -> None:
-    """Run the sandbox until Ctrl-C or a termination signal."""
+def serve(file: Path, text: str, as_json: bool) -> None:
+    """Run the sandbox until Ctrl-C or a termination signal; say where it is once it is there."""
     over = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
     with local_cloud(text, str(file)) as cloud:
         sandbox = cloud.sandbox
         cloud.store.put_pipelines_text(cloud.text)
-        render.line(f"AWS     {sandbox.endpoint}")
-        render.line(f"ACME    {sandbox.directory}")
-        render.line(f"DNS     {sandbox.dns[0]}:{sandbox.dns[1]}")
-        render.line(f"bucket  {cloud.store.bucket}")
-        render.line("\nIn another terminal:\n")
-        for name, value in {**sandbox.environment, "CERTRAIL_BUCKET": cloud.store.bucket}.items():
-            render.line(f"export {name}={value}")
-        render.line("unset AWS_PROFILE AWS_DEFAULT_PROFILE")
-        render.line("certrail status")
-        render.line(f"aws --endpoint-url {sandbox.endpoint} acm list-certificates")
-        render.line("\nCtrl-C ends it and everything in it.")
+        environment = {**sandbox.environment, "CERTRAIL_BUCKET": cloud.store.bucket}
+        if as_json:
+            render.as_json({"directory": sandbox.directory, "environment": environment})
+        else:
+            _introduce(cloud, environment)
         over.wait()
+
+
+def _introduce(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
+    sandbox = cloud.sandbox
+    render.line(f"AWS     {sandbox.endpoint}")
+    render.line(f"ACME    {sandbox.directory}")
+    render.line(f"DNS     {sandbox.dns[0]}:{sandbox.dns[1]}")
+    render.line(f"bucket  {cloud.store.bucket}")
+    render.line("\nIn another terminal:\n")
+    for name, value in environment.items():
+        render.line(f"export {name}={value}")
+    render.line("unset AWS_PROFILE AWS_DEFAULT_PROFILE")
+    render.line("certrail status")
+    render.line(f"aws --endpoint-url {sandbox.endpoint} acm list-certificates")
+    render.line("\nCtrl-C ends it and everything in it.")
 
 
 def become_its_client(cloud: LocalCloud) -> None:

@@ -11,19 +11,21 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from cli.local_cloud import DIRECTORY
 from tests.cli.conftest import FILE
 
 
-def test_it_says_how_to_use_it_and_ends_with_everything_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_it_says_how_to_use_it_and_ends_with_everything_in_it(tmp_path: Path, form: str) -> None:
     file = tmp_path / "pipelines.yaml"
     file.write_text(FILE.replace("DIRECTORY", DIRECTORY))
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     certrail = [sys.executable, "-m", "cli"]
     with subprocess.Popen(
-        [*certrail, "sandbox", "--file", str(file)],
+        [*certrail, "sandbox", "--file", str(file), *(["--json"] if form == "json" else [])],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"AWS_PROFILE": "nowhere", "TMPDIR": str(scratch)},
@@ -32,9 +34,13 @@ def test_it_says_how_to_use_it_and_ends_with_everything_in_it(tmp_path: Path) ->
         said = ""
         for line in running.stdout:
             said += line
-            if "Ctrl-C" in line:
+            if line.startswith(("Ctrl-C", "}")):
                 break
-        exported = dict(re.findall(r"^export (\w+)=(.*)$", said, re.MULTILINE))
+        exported = (
+            json.loads(said)["environment"]
+            if form == "json"
+            else dict(re.findall(r"^export (\w+)=(.*)$", said, re.MULTILINE))
+        )
         status = subprocess.run(
             [*certrail, "status", "--json"],
             check=False,
