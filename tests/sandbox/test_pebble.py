@@ -279,7 +279,7 @@ def test_a_pebble_that_ends_at_once_is_told_with_its_last_words(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
-def test_it_ends_with_its_parent_however_that_ends() -> None:
+def test_it_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
     program = (
         "import sys; from sandbox.pebble import Pebble\n"
         "ca = Pebble(('127.0.0.1', 9)); ca.start(); print(ca.pid, flush=True); sys.stdin.read()"
@@ -289,7 +289,8 @@ def test_it_ends_with_its_parent_however_that_ends() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=dict(os.environ),
+        # What a killed process cannot remove.
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     with parent:
         assert parent.stdout is not None
