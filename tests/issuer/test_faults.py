@@ -97,6 +97,31 @@ def test_retry_after_is_waited_for(proxied: World, proxy: Proxy, by_date: bool) 
     assert time.monotonic() - started > 1.4
 
 
+def test_an_order_that_is_processing_after_finalize(
+    proxied: World, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let's Encrypt issues after it has answered, and says when to ask."""
+    forward, asked = proxy.forward, list[float]()
+
+    def slow(method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        answer = forward(method, path, headers, body)
+        about_it = "finalize" in path or ("my-order" in path and asked)
+        if not about_it or answer.status != 200:
+            return answer
+        asked.append(time.monotonic())
+        if len(asked) > 2:
+            return answer
+        order = {**json.loads(answer.body), "status": "processing"}
+        order.pop("certificate", None)
+        return Answer(200, answer.headers | {"Retry-After": "1"}, json.dumps(order).encode())
+
+    monkeypatch.setattr(proxy, "forward", slow)
+    assert proxied.issue() is not None
+    first, second, third = asked[:3]
+    assert second - first >= 1
+    assert third - second >= 1
+
+
 def test_a_rate_limit_longer_than_the_run(proxied: World, proxy: Proxy) -> None:
     answer = problem(429, "rateLimited", "too many certificates already issued", Retry_After="7200")
     proxy.instead = once("order-plz", answer, times=10**4)
