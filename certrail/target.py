@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from certrail.aws import Aws
-from certrail.bundle import Bundle
+from certrail.bundle import Bundle, Facts
 from certrail.keys import KeyType
 
 
@@ -168,6 +168,21 @@ class Target(BaseModel, ABC):
     def spec(self) -> str:
         """A digest of what the file says of this target: a change of it is a reason to deploy."""
         return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
+
+
+class Link(Target):
+    """A target that points to what another one holds, such as a distribution to its ACM import.
+
+    It needs the facts of the certificate and none of its files, so who deploys it has no right to
+    read a private key.
+    """
+
+    @abstractmethod
+    def link(self, facts: Facts, context: Context) -> Deployed:
+        """As `deploy`, with the facts only."""
+
+    def deploy(self, bundle: Bundle, context: Context) -> Deployed:
+        return self.link(bundle.facts, context)
 
 
 def place(account: str | None, region: str) -> str:

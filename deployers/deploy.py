@@ -19,7 +19,7 @@ from certrail.bundle import short
 from certrail.errors import Busy, CertrailError, Superseded
 from certrail.records import Record, State
 from certrail.store import Current, Store, record_key
-from certrail.target import Context, Deployed, Target
+from certrail.target import Context, Deployed, Link, Target
 from deployers.job import Role
 from deployers.rollout import held_by_needs, in_progress, settled, waits_for
 
@@ -111,8 +111,11 @@ def deploy_target(
     except Superseded as error:
         raise _busy(target) from error
     try:
-        bundle = store.bundle(current)
-        held = target.deploy(bundle, _context(store, pipeline, role, aws, claim.held, needs))
+        context = _context(store, pipeline, role, aws, claim.held, needs)
+        if isinstance(target, Link):
+            held = target.link(current.facts, context)
+        else:
+            held = target.deploy(store.bundle(current), context)
     except BaseException as error:
         store.write(key, _failed(claim, error, now), Record, etag)
         raise

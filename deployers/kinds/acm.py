@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from certrail.bundle import Bundle, fingerprint, split
+from certrail.bundle import Bundle, covers, fingerprint, split
 from certrail.errors import AwsError, NotOurs, TargetMissing, TargetRefused
 from certrail.keys import KeyType
 from certrail.store import spell
@@ -115,7 +115,8 @@ class Acm(Target):
             return Deployed(bundle.fingerprint, arn, bundle.facts.not_after, replaced=before)
         if self.certificate_arn:
             raise TargetRefused(
-                f"AWS would refuse this certificate under {arn}: {'; '.join(refusals)}",
+                f"this certificate cannot take the place of the one under {arn}: "
+                f"{'; '.join(refusals)}",
                 where=self.address,
                 next="Issue it with what the import has now, or remove `certificate_arn`: certrail "
                 "then makes an import of its own",
@@ -261,7 +262,8 @@ def _describe(client: ACMClient, arn: str) -> CertificateDetailTypeDef | None:
 
 
 def _refusals(detail: CertificateDetailTypeDef, bundle: Bundle) -> Iterator[str]:
-    """What AWS would refuse in a reimport, known before it is tried (see this module's page)."""
+    """Why a reimport would be refused by AWS, or take away what is served: known before it is
+    tried (see this module's page)."""
     facts = bundle.facts
     algorithm = ALGORITHM[facts.key_type]
     present = detail["KeyAlgorithm"].replace("-", "_")
@@ -277,12 +279,19 @@ def _refusals(detail: CertificateDetailTypeDef, bundle: Bundle) -> Iterator[str]
         *facts.extended_key_usages,
         # Public CAs no longer issue it, and ACM lets it go.
         "TLS_WEB_CLIENT_AUTHENTICATION",
+        # ACM's word for a certificate without the extension.
+        "NONE",
     }
     if extended:
         yield f"the extended key usages {', '.join(sorted(extended))} would be lost"
     names = {name.lower() for name in detail.get("SubjectAlternativeNames", [])}
+    lost = sorted(name for name in names if not covers(facts.domains, name))
     if names.isdisjoint(name.lower() for name in facts.domains):
         yield "none of its names would stay"
+    # ACM would allow it, and CloudFront would go on to serve the alias with a certificate that does
+    # not have it. Bound to another import, the distribution is asked first.
+    elif lost and (users := [arn for arn in detail.get("InUseBy", []) if ":cloudfront:" in arn]):
+        yield f"{', '.join(lost)} would be lost, and {', '.join(users)} may serve it"
 
 
 def _ders(pem: str) -> tuple[str, ...]:

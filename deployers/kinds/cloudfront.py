@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from certrail.bundle import Bundle, covers
+from certrail.bundle import Facts, covers
 from certrail.errors import AwsError, NotCovered, TargetMissing, TargetRefused
 from certrail.keys import KeyType
-from certrail.target import Context, Deployed, Target, Wrong
+from certrail.target import Context, Deployed, Link, Wrong
 from deployers.kinds.acm import Acm
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _id(text: str) -> str:
     return text
 
 
-class Cloudfront(Target):
+class Cloudfront(Link):
     """One distribution."""
 
     permissions: ClassVar[frozenset[str]] = frozenset(
@@ -77,12 +77,12 @@ class Cloudfront(Target):
             return Deployed("", resource)
         return Deployed(home.fingerprint, resource, home.not_after)
 
-    def deploy(self, bundle: Bundle, context: Context) -> Deployed:
+    def link(self, facts: Facts, context: Context) -> Deployed:
         home = context.needs[self._home.address]
         for _ in range(TRIES):
             answer = self._read(context)
             config = answer["DistributionConfig"]
-            self._check(config, bundle)
+            self._check(config, facts)
             viewer = config.get("ViewerCertificate", {})
             if viewer.get("ACMCertificateArn") != home.resource:
                 # The update replaces the whole configuration, so all of it goes back.
@@ -95,7 +95,7 @@ class Cloudfront(Target):
                     if error.code == "PreconditionFailed":
                         continue
                     raise self._refused(error, home.resource) from error
-            return Deployed(bundle.fingerprint, home.resource, bundle.facts.not_after)
+            return Deployed(facts.fingerprint, home.resource, facts.not_after)
         raise TargetRefused(
             f"somebody else changed the distribution {TRIES} times while it was being changed",
             where=self.address,
@@ -115,7 +115,7 @@ class Cloudfront(Target):
                 ) from error
             raise
 
-    def _check(self, config: Any, bundle: Bundle) -> None:
+    def _check(self, config: Any, facts: Facts) -> None:
         """Refuse before any write what CloudFront would refuse, or undo later."""
         if config.get("Staging"):
             raise TargetRefused(
@@ -125,7 +125,7 @@ class Cloudfront(Target):
                 next="Name the primary distribution instead",
             )
         aliases = config.get("Aliases", {}).get("Items", [])
-        bare = [alias for alias in aliases if not covers(bundle.facts.domains, alias)]
+        bare = [alias for alias in aliases if not covers(facts.domains, alias)]
         if bare:
             raise NotCovered(
                 f"the certificate does not cover {', '.join(bare)}, which the distribution serves",

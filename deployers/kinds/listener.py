@@ -15,10 +15,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from certrail.bundle import Bundle
+from certrail.bundle import Facts
 from certrail.errors import AwsError, DeployError, TargetMissing, TargetRefused
 from certrail.keys import KeyType
-from certrail.target import Context, Deployed, Target, Wrong, region_named
+from certrail.target import Context, Deployed, Link, Wrong, region_named
 from deployers.kinds.acm import Acm
 
 ARN = re.compile(
@@ -48,7 +48,7 @@ class Held:
     listed: frozenset[str]
 
 
-class Listener(Target):
+class Listener(Link):
     """One listener: the certificate in its list, or in its default's place as well."""
 
     permissions: ClassVar[frozenset[str]] = frozenset(
@@ -116,7 +116,7 @@ class Listener(Target):
             return Deployed("", context.held.resource)
         return None
 
-    def deploy(self, bundle: Bundle, context: Context) -> Deployed:
+    def link(self, facts: Facts, context: Context) -> Deployed:
         elb = context.aws.elbv2(self._part("region"))
         arn = context.needs[self._home.address].resource
         held = self._read(context)
@@ -143,7 +143,7 @@ class Listener(Target):
                 )
         except AwsError as error:
             raise self._refused(error, arn) from error
-        return Deployed(bundle.fingerprint, arn, bundle.facts.not_after)
+        return Deployed(facts.fingerprint, arn, facts.not_after)
 
     def _read(self, context: Context) -> Held:
         pages = context.aws.elbv2(self._part("region")).get_paginator(

@@ -20,10 +20,11 @@ from certrail.secret import Secret
 from certrail.target import Context
 from deployers.deploy import LEASE
 from deployers.kinds.acm import Acm
+from deployers.kinds.cloudfront import Cloudfront
 from deployers.rollout import Action
 from sandbox import resources
 from tests.certrail.bundles import NOW, make_bundle
-from tests.deployers.cloud import DOMAINS, PIPELINE, REGION, Cloud
+from tests.deployers.cloud import ACCOUNT, DOMAINS, PIPELINE, REGION, Cloud
 from tests.sandbox.rules.issuance import Authority, usages
 
 TARGET = Acm(region=REGION)
@@ -266,6 +267,35 @@ def test_what_aws_lets_go_is_reimported(cloud: Cloud, richer: Bundle) -> None:
 
 def adopted(arn: str) -> Acm:
     return Acm(region=REGION, certificate_arn=arn)
+
+
+def test_a_name_may_go_where_no_distribution_serves_it(cloud: Cloud) -> None:
+    context = Context(pipeline=PIPELINE, owner=cloud.store.bucket, aws=cloud.aws)
+    held = TARGET.deploy(make_bundle([*DOMAINS, "more.example.net"]), context)
+    assert TARGET.deploy(make_bundle(DOMAINS), replace(context, held=held)).resource == (
+        held.resource
+    )
+
+
+def test_a_name_that_a_distribution_may_serve_is_not_taken_away(cloud: Cloud) -> None:
+    target = Acm(region="us-east-1")
+    context = Context(pipeline=PIPELINE, owner=cloud.store.bucket, aws=cloud.aws)
+    both = make_bundle([*DOMAINS, "more.example.net"])
+    held = target.deploy(both, context)
+    resources.distribution(
+        "E2QWRUHEXAMPLE", DOMAINS, session=cloud.session, endpoint=cloud.endpoint, account=ACCOUNT
+    )
+    distribution = Cloudfront(distribution="E2QWRUHEXAMPLE")
+    distribution.link(both.facts, replace(context, needs={target.address: held}))
+
+    after = target.deploy(make_bundle(DOMAINS), replace(context, held=held))
+    assert (after.resource != held.resource, after.replaced) == (True, held.resource)
+    still = cloud.client("acm", "us-east-1").get_certificate(CertificateArn=held.resource)
+    assert fingerprint(still["Certificate"]) == both.fingerprint
+
+    adopted = Acm(region="us-east-1", certificate_arn=held.resource)
+    with pytest.raises(TargetRefused, match=r"more\.example\.net would be lost, and .*E2QWRUHEX"):
+        adopted.deploy(make_bundle(DOMAINS), context)
 
 
 def test_an_import_is_adopted(cloud: Cloud) -> None:

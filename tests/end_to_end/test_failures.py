@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from certrail.bundle import fingerprint
 from certrail.errors import PipelinesInvalid
 from certrail.records import State
 from cli.plan import PipelineStatus, TargetStatus
@@ -47,6 +48,38 @@ def test_an_alias_that_the_certificate_does_not_cover(world: World) -> None:
 
     world.push(text.replace(f"[{world.domain}]", f"[{world.domain}, {alias}]"))
     assert world.current.facts.domains == (world.domain, alias)
+    assert not world.status().failed
+    assert set(world.held().values()) == {world.current.fingerprint}
+
+
+def test_a_name_that_is_dropped_while_a_distribution_serves_it(world: World) -> None:
+    alias = f"other-{world.domain}"
+    resources.distribution(
+        world.distribution,
+        [world.domain, alias],
+        session=world.sandbox.session(),
+        endpoint=world.sandbox.endpoint,
+    )
+    text = world.everything().replace(f"[{world.domain}]", f"[{world.domain}, {alias}]")
+    world.furnish(text)
+    world.push(text)
+    before = world.current
+    address = f"cloudfront/{world.distribution}"
+    served = world.record(address).held
+    assert served
+
+    world.push(world.everything())
+    assert world.current.facts.domains == (world.domain,)
+    failure = only_failure(world.status())
+    assert failure.address == address
+    assert f"does not cover {alias}" in error_of(failure)
+    config = world.client("cloudfront").get_distribution_config(Id=world.distribution)
+    arn = config["DistributionConfig"]["ViewerCertificate"]["ACMCertificateArn"]
+    assert arn == served.resource
+    still = world.client("acm", "us-east-1").get_certificate(CertificateArn=arn)["Certificate"]
+    assert fingerprint(still) == before.fingerprint
+
+    world.push(text)
     assert not world.status().failed
     assert set(world.held().values()) == {world.current.fingerprint}
 

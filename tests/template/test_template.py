@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from moto.events.models import EventPattern
 
 import deployers.handler
 import issuer.handler
-from certrail.target import Target
+from certrail.target import Link, Target
 from deployers.kinds.acm import Acm
 from deployers.kinds.all import KINDS
 from deployers.kinds.cloudfront import Cloudfront
@@ -251,6 +252,18 @@ class TestRoles:
             if "s3:PutObject" in listed(statement["Action"])
         ]
         assert written == [{"Fn::Sub": f"${{Bucket.Arn}}/deployments/*/{kind}/*"}]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_only_who_deploys_a_key_may_read_it(self, kind: str) -> None:
+        key = "${Bucket.Arn}/certificates/shop/0a1b/privkey.pem"
+        readable = {
+            resource["Fn::Sub"]
+            for statement in statements(f"{DEPLOYERS[kind]}Role")
+            if "s3:GetObject" in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+        }
+        may_read = any(fnmatchcase(key, pattern) for pattern in readable)
+        assert may_read is not issubclass(KINDS[kind], Link)
 
     def test_other_accounts_only_where_they_are_named(self) -> None:
         assert not any(
