@@ -10,14 +10,16 @@ import json
 import logging
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
 from certrail import log
 from certrail.aws import Aws
 from certrail.errors import CertrailError
-from certrail.store import Store
+from certrail.messages import LONGEST_WAIT, hold_back
+from certrail.records import Record
+from certrail.store import Store, record_key
 from certrail.target import Target
 from deployers.deploy import deploy_target
 from deployers.job import Job
@@ -26,14 +28,18 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "certrail"
 METRIC = "DeploymentsFailed"
+# Until somebody else is done. Of the five receives that a queue allows, the last is then after the
+# end of any claim.
+SOON = timedelta(seconds=90)
 
 
 def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point of every deployer: messages of its FIFO queue.
 
-    A failure that a retry may cure goes back to the queue, with every message behind it; one that
-    needs a person is counted and done with. Both are on the target's record. What is no job, and
-    what nobody foresaw, is raised, and ends in the dead-letter queue.
+    A failure that a retry may cure goes back to the queue, with every message behind it, until the
+    next attempt that the target's record names: after 1 and 10 minutes. One that lies later, when
+    the hourly schedule sends a new job, and one that needs a person are counted and done with. What
+    is no job, and what nobody foresaw, is raised, and ends in the dead-letter queue.
     """
     log.to_lambda()
     kind = kind_named(os.environ["CERTRAIL_KIND"])
@@ -44,14 +50,17 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
         job = Job.from_json(message["body"])
         target = kind.model_validate(job.target)
         fields = {"pipeline": job.pipeline, "target": target.address}
+        began = datetime.now(UTC)
         try:
             outcome = deploy_target(
-                store, target, job.pipeline, role=job.account, aws=aws, now=datetime.now(UTC)
+                store, target, job.pipeline, role=job.account, aws=aws, now=began
             )
         except CertrailError as error:
             logger.exception("%s", error, extra=fields)
-            if error.retryable:
+            if error.retryable and (wait := _wait(store, job, target, began)) <= LONGEST_WAIT:
                 behind = messages[position:]
+                for each in behind:
+                    hold_back(aws, each, wait)
                 return {"batchItemFailures": [{"itemIdentifier": m["messageId"]} for m in behind]}
             _count_failure(job.pipeline, target)
         else:
@@ -72,6 +81,15 @@ def kind_named(name: str) -> type[Target]:
         importlib.import_module(f"deployers.kinds.{name}"), name.capitalize()
     )
     return kind
+
+
+def _wait(store: Store, job: Job, target: Target, began: datetime) -> timedelta:
+    """Until the attempt that began then is to be repeated."""
+    seen = store.read(record_key(job.pipeline, target.address), Record)
+    if seen and seen.value.at == began and seen.value.next_attempt:
+        return seen.value.next_attempt - datetime.now(UTC)
+    # Nothing is written about it: somebody else is at the target, or the bucket did not answer.
+    return SOON
 
 
 def _count_failure(pipeline: str, target: Target) -> None:

@@ -31,6 +31,7 @@ from typing import Any, Protocol
 from certrail import log as logs
 from certrail.aws import Aws
 from certrail.errors import Busy, CertrailError, NothingPushed, raise_together
+from certrail.messages import LONGEST_WAIT, hold_back
 from certrail.pipelines.load import load
 from certrail.pipelines.model import Opaque, Pipeline, Pipelines
 from certrail.store import CONFIG_KEY, Current, Store, spell
@@ -45,8 +46,6 @@ log = logging.getLogger(__name__)
 
 # Left of the function's time for removing records and writing down how it ended.
 MARGIN = timedelta(seconds=60)
-# A message that waits holds up the ones behind it, so it waits only for the short delays.
-LONGEST_VISIBILITY = timedelta(minutes=15)
 
 
 class LambdaContext(Protocol):
@@ -119,9 +118,9 @@ def work(event: dict[str, Any], context: LambdaContext) -> None:
         if not error.retryable or progress is None or progress.next_attempt is None:
             return
         wait = progress.next_attempt - datetime.now(UTC)
-        if wait > LONGEST_VISIBILITY:
+        if wait > LONGEST_WAIT:
             return
-        _hold_back(aws, message, wait)
+        hold_back(aws, message, wait)
         raise
 
 
@@ -157,18 +156,6 @@ def _deduplication(
         progress.attempts if progress else 0,
     ]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
-
-
-def _hold_back(aws: Aws, message: dict[str, Any], wait: timedelta) -> None:
-    """Let the message come back at the next attempt rather than after the queue's timeout."""
-    _, _, _, _, account, queue = message["eventSourceARN"].split(":")
-    url = aws.sqs().get_queue_url(QueueName=queue, QueueOwnerAWSAccountId=account)["QueueUrl"]
-    # Rounded up: a second too early would be a receive for nothing.
-    aws.sqs().change_message_visibility(
-        QueueUrl=url,
-        ReceiptHandle=message["receiptHandle"],
-        VisibilityTimeout=max(0, int(wait.total_seconds()) + 1),
-    )
 
 
 def _count_failure(pipeline: str) -> None:

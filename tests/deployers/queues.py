@@ -9,7 +9,7 @@ from certrail.store import current_key
 from deployers import handler, router
 from deployers.job import Job
 from deployers.kinds.all import KINDS
-from tests.deployers.cloud import PIPELINE, Cloud
+from tests.deployers.cloud import ACCOUNT, PIPELINE, REGION, Cloud
 
 PIPELINES = """\
 issuers: {ca: {directory: https://ca.example/directory}}
@@ -67,11 +67,29 @@ class Queues:
         for kind, url in self.urls.items():
             monkeypatch.setenv("CERTRAIL_KIND", kind)
             for message in self.take(kind):
-                event = {"Records": [{"messageId": message["MessageId"], "body": message["Body"]}]}
-                if handler.handle(event, None) == {"batchItemFailures": []}:
+                if handler.handle(as_event(kind, message), None) == {"batchItemFailures": []}:
                     self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
                 done += 1
         return done
+
+
+def as_event(kind: str, *messages: Any) -> dict[str, Any]:
+    """What Lambda makes of messages from the queue of a kind."""
+    return {
+        "Records": [
+            {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "eventSourceARN": queue_arn(kind),
+            }
+            for message in messages
+        ]
+    }
+
+
+def queue_arn(kind: str) -> str:
+    return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{kind}.fifo"
 
 
 def event(key: str = current_key(PIPELINE)) -> dict[str, Any]:

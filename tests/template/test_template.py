@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from moto.events.models import EventPattern
 
+import deployers.deploy
 import deployers.handler
 import issuer.handler
 from certrail.target import Link, Target
@@ -129,6 +130,40 @@ class TestQueues:
         timeout = FUNCTIONS[referred(properties["FunctionName"])]["Timeout"]
         window = properties.get("MaximumBatchingWindowInSeconds", 0)
         assert queue["VisibilityTimeout"] >= 6 * timeout + window
+
+    @pytest.mark.parametrize("mapping", MAPPINGS)
+    def test_is_received_from_by_its_function_only(self, mapping: str) -> None:
+        properties = MAPPINGS[mapping]
+        receivers = {
+            role: statement
+            for role in ROLES
+            for statement in statements(role)
+            if any(
+                referred(resource) == referred(properties["EventSourceArn"])
+                for resource in listed(statement["Resource"])
+                if isinstance(resource, dict) and "Fn::GetAtt" in resource
+            )
+            and "sqs:ReceiveMessage" in listed(statement["Action"])
+        }
+        function = referred(properties["FunctionName"])
+        assert receivers.keys() == {f"{function}Role"}
+        statement = receivers[f"{function}Role"]
+        assert referred(statement["Resource"]) == referred(properties["EventSourceArn"])
+        actions = {"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"}
+        if QUEUES[referred(properties["EventSourceArn"])].get("FifoQueue"):
+            # certrail.messages.hold_back: what fails in a FIFO queue holds up its group.
+            actions |= {"sqs:ChangeMessageVisibility", "sqs:GetQueueUrl"}
+        assert set(statement["Action"]) == actions
+
+    @pytest.mark.parametrize("deployer", DEPLOYERS.values())
+    def test_a_job_outlasts_the_claim_of_somebody_else(self, deployer: str) -> None:
+        (queue,) = (
+            QUEUES[referred(mapping["EventSourceArn"])]
+            for mapping in MAPPINGS.values()
+            if referred(mapping["FunctionName"]) == deployer
+        )
+        tries = queue["RedrivePolicy"]["maxReceiveCount"]
+        assert (tries - 1) * deployers.handler.SOON > deployers.deploy.LEASE
 
     def test_are_encrypted(self) -> None:
         assert all(queue["SqsManagedSseEnabled"] is True for queue in QUEUES.values())
