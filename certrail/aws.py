@@ -6,6 +6,7 @@ Every call made through `Aws` raises `AwsError` (or `AccessDenied`) instead of b
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,12 @@ TRANSIENT = {
     "ThrottlingException",
     "ThrottledException",
     "TooManyRequestsException",
+}
+
+LACKING = re.compile(r"not authorized to perform: ([\w-]+:\w+)")
+REMEDIES = {
+    "NoSuchBucket": "Check the bucket's name: it is the stack's output `BucketName`, and "
+    "CERTRAIL_BUCKET or --bucket names it",
 }
 
 
@@ -169,16 +176,20 @@ def _refuse(http_response: Any, parsed: Any, model: OperationModel, **_: Any) ->
             retryable=True,
         ) from cause
     if code in DENIED or status == 403:
+        # S3 asks KMS in the caller's name, and it may be that which is refused.
+        said = LACKING.search(message)
+        lacking = said[1] if said else action
         raise AccessDenied(
             message,
             action=action,
             code=code,
-            next=f"Allow {action} in the policy of the role that made the call",
+            next=f"Allow {lacking} in the policy of the role that made the call",
         ) from cause
     raise AwsError(
         f"{code}: {message}",
         action=action,
         code=code,
+        next=REMEDIES.get(code, ""),
         retryable=code in TRANSIENT or status >= 500,
     ) from cause
 

@@ -75,22 +75,30 @@ def issue(
 
             key = keys.generate(pipeline.key_type)
             order = client.issued(order, keys.csr(key, pipeline.domains), pipeline.domains)
-            bundle = checked(
-                client.certificate(order),
-                keys.pem(key),
-                domains=pipeline.domains,
-                key_type=pipeline.key_type,
-                now=clock.now(),
-            )
-            issued = Issued(
-                issuer=pipeline.issuer_name,
-                directory=pipeline.issuer.directory,
-                account=client.account,
-                profile=pipeline.profile,
-                key_type=pipeline.key_type,
-                domains=pipeline.domains,
-            )
-            current = store.publish(pipeline.name, bundle, issued, after=before, now=clock.now())
+            try:
+                bundle = checked(
+                    client.certificate(order),
+                    keys.pem(key),
+                    domains=pipeline.domains,
+                    key_type=pipeline.key_type,
+                    now=clock.now(),
+                )
+                issued = Issued(
+                    issuer=pipeline.issuer_name,
+                    directory=pipeline.issuer.directory,
+                    account=client.account,
+                    profile=pipeline.profile,
+                    key_type=pipeline.key_type,
+                    domains=pipeline.domains,
+                )
+                current = store.publish(
+                    pipeline.name, bundle, issued, after=before, now=clock.now()
+                )
+            except CertrailError as error:
+                # The CA has counted this certificate, five a week for the same names at Let's
+                # Encrypt: whatever went wrong, the next one is not ordered before tomorrow.
+                error.retryable = False
+                raise
             log.info(
                 "published: generation %d, %s",
                 current.generation,

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import dns.exception
 import dns.flags
@@ -21,6 +22,10 @@ from issuer.clock import Backoff, Clock
 from issuer.dns import Token
 
 QUERY_TIMEOUT = 3.0
+
+# Route 53 has told all its servers before they are asked (INSYNC). What they do not show by now is
+# asked of servers that never will.
+VISIBLE_WITHIN = timedelta(minutes=3)
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,9 @@ def parse_servers(text: str) -> tuple[Server, ...]:
 
 
 def await_visible(tokens: Sequence[Token], servers: Sequence[Server], clock: Clock) -> None:
-    """Wait until every server shows every token. Raises DnsError at the deadline, naming what is
-    missing where."""
+    """Wait until every server shows every token, but not longer than `VISIBLE_WITHIN`. Raises
+    DnsError then, naming what is missing where."""
+    clock = replace(clock, deadline=min(clock.deadline, clock.now() + VISIBLE_WITHIN))
     backoff = Backoff(clock, "the nameservers to show the challenge records", first=0.2)
     missing = {server: tuple(tokens) for server in servers}
     with ThreadPoolExecutor(max_workers=len(servers)) as pool:

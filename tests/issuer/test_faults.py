@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from certrail.errors import AccessDenied, AcmeRefused, DnsError
+from certrail.errors import AccessDenied, AcmeRefused, AwsError, DnsError
 from issuer import lease
 from issuer.acme import PATIENCE, Unreachable
 from issuer.clock import Clock
@@ -261,3 +261,24 @@ def test_cleaning_up_is_denied_after_the_certificate_is_there(world: World, serv
     progress = lease.read(world.store, "shop")
     assert progress is not None
     assert f"_acme-challenge.{world.zone}" in str(progress.error)
+
+
+def test_a_certificate_that_cannot_be_published_is_not_ordered_again_today(
+    world: World, server: Server
+) -> None:
+    """Let's Encrypt counts it, whatever became of it."""
+
+    def bundles(call: Call) -> bool:
+        return "certificates/" in str(call.params)
+
+    with (
+        server.refuse("s3:PutObject", "InternalError", when=bundles),
+        pytest.raises(AwsError, match="InternalError"),
+    ):
+        world.issue()
+    progress = lease.read(world.store, "shop")
+    assert progress is not None
+    assert progress.next_attempt is not None
+    assert progress.failed_at is not None
+    assert progress.next_attempt - progress.failed_at == lease.DAILY
+    assert world.texts() == []
