@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import dns.exception
@@ -62,16 +63,20 @@ class NameServer(Part):
         self._hidden: set[dns.name.Name] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._serving = threading.Event()
 
     def start(self) -> None:
         """Answer from now on. OSError if the port is taken."""
         tcp, udp = _bound(self._port)
         self.address: tuple[str, int] = udp.getsockname()
+        self._serving.clear()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._serve, args=[self._loop, tcp, udp], name="nameserver", daemon=True
         )
         self._thread.start()
+        # Before it runs for good the loop cannot be told to stop.
+        self._serving.wait()
 
     def stop(self) -> None:
         """Close every connection and end the thread. Calling it again changes nothing."""
@@ -101,6 +106,7 @@ class NameServer(Part):
         server = loop.run_until_complete(
             loop.create_server(lambda: _Tcp(self, connections), sock=tcp)
         )
+        loop.call_soon(self._serving.set)
         loop.run_forever()
         server.close()
         for transport in [packets, *connections]:
@@ -152,8 +158,11 @@ class NameServer(Part):
         for zone in _public_zones():
             origin = _absolute(zone.name)
             if origin not in zones:
-                records = [(_absolute(record.name), record) for record in zone.rrsets]
-                shown = [each for each in records if each[0] not in self._hidden]
+                shown: dict[dns.name.Name, list[RecordSet]] = {}
+                for record in zone.rrsets:
+                    owner = _absolute(record.name)
+                    if owner not in self._hidden:
+                        shown.setdefault(owner, []).append(record)
                 zones[origin] = Zone(origin, shown)
         return zones
 
@@ -163,7 +172,7 @@ class Zone:
     """A hosted zone as the DNS sees it; names are absolute and in lower case."""
 
     origin: dns.name.Name
-    records: Sequence[tuple[dns.name.Name, RecordSet]]
+    records: Mapping[dns.name.Name, list[RecordSet]]
 
     def at(self, name: dns.name.Name) -> list[RecordSet] | None:
         """The record sets that answer for a name: its own, or a wildcard's. None: no such name.
@@ -183,8 +192,10 @@ class Zone:
         """NS records below the origin that give this name to other servers."""
         cuts = [
             owner
-            for owner, record in self.records
-            if record.type == "NS" and owner != self.origin and name.is_subdomain(owner)
+            for owner, records in self.records.items()
+            if any(record.type == "NS" for record in records)
+            and owner != self.origin
+            and name.is_subdomain(owner)
         ]
         if not cuts:
             return None
@@ -199,10 +210,14 @@ class Zone:
         return soa
 
     def _exists(self, name: dns.name.Name) -> bool:
-        return name == self.origin or any(owner.is_subdomain(name) for owner, _ in self.records)
+        return (
+            name == self.origin
+            or name in self.records
+            or any(owner.is_subdomain(name) for owner in self.records)
+        )
 
     def _own(self, name: dns.name.Name) -> list[RecordSet]:
-        return [record for owner, record in self.records if owner == name]
+        return self.records.get(name, [])
 
 
 def closest(name: dns.name.Name, zones: Mapping[dns.name.Name, ZoneT]) -> ZoneT | None:
@@ -308,6 +323,8 @@ def _public_zones() -> Iterator[FakeZone]:
             yield from (zone for zone in list(backend.zones.values()) if not zone.private_zone)
 
 
+# A CA asks for all names of an order at once, and every answer looks at every record set.
+@lru_cache(maxsize=1 << 16)
 def _absolute(name: str) -> dns.name.Name:
     # Route 53 escapes in octal, the DNS's own notation is decimal (RFC 1035, 5.1; naming).
     decimal = OCTAL.sub(lambda found: f"\\{int(found[1], 8):03}", name)

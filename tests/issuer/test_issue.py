@@ -207,7 +207,8 @@ def test_nothing_listens_at_the_ca(world: World) -> None:
     assert isinstance(error, Unreachable)
     assert error.retryable
     assert "Connection refused" in str(error)
-    assert time.monotonic() - started < 3
+    # The deadline ends it, long before a CA's own patience does.
+    assert time.monotonic() - started < 30
 
 
 def test_no_directory_there(world: World) -> None:
