@@ -160,7 +160,7 @@ def _add_a_target(tour: Tour, copy: Path) -> None:
     tour.title(f"3. A new target for `{pipeline.name}`: edit pipelines.yaml, certrail push")
     for line in lines:
         render.out.print(f"  [green]+ {escape(line)}[/]")
-    copy.write_text(copy.read_text().rstrip("\n") + "\n" + "\n".join(lines) + "\n")
+    copy.write_text(_with(copy.read_text(), lines))
     sandbox = tour.cloud.sandbox
     furnish(tour.workspace.local(), sandbox.session(), sandbox.endpoint)
     before = sandbox.server.calls.mark()
@@ -184,6 +184,14 @@ def _one_more(text: str) -> list[str]:
     """The lines of one more target for the last pipeline, indented like its others."""
     indent = re.findall(r"^( *)- type:", text, re.MULTILINE)[-1]
     return [f"{indent}- type: secretsmanager", f"{indent}  name: {ADDED}"]
+
+
+def _with(text: str, lines: list[str]) -> str:
+    """The file with `lines` behind its last target, whatever stands behind the pipelines."""
+    last = text.rindex("- type:")
+    behind = re.compile(r"^\S", re.MULTILINE).search(text, last)
+    end = behind.start() if behind else len(text)
+    return text[:end].rstrip("\n") + "\n" + "\n".join(lines) + "\n" + text[end:]
 
 
 def _resource(target: planning.TargetPlan) -> str:

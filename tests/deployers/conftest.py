@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from deployers import handler, router
 from sandbox.server import Server
 from tests.deployers.cloud import OURS, REGION, Cloud
 
@@ -15,6 +16,9 @@ from tests.deployers.cloud import OURS, REGION, Cloud
 def one_cloud() -> Iterator[Cloud]:
     with Server() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        # What another server's tests in this process left warm.
+        handler._aws.cache_clear()
+        router._aws.cache_clear()
         yield Cloud(server)
 
 
