@@ -18,8 +18,10 @@ import typer
 from certrail import log
 from certrail.errors import CertrailError, PipelinesInvalid
 from certrail.pipelines import Pipelines
+from cli import apply as applying
 from cli import plan as planning
 from cli import reference, render
+from cli import status as reporting
 from cli.workspace import BadInput, Workspace, issue_here
 from deployers.kinds.all import AnyTarget
 
@@ -108,7 +110,7 @@ def apply(
 ) -> None:
     """Carry out the plan from here, without any Lambda function."""
     workspace = Workspace(file, bucket)
-    outcomes = planning.apply(workspace, names, tell=render.progress)
+    outcomes = applying.apply(workspace, names, tell=render.progress)
     if as_json:
         render.as_json([outcome.as_json() for outcome in outcomes])
     else:
@@ -141,7 +143,7 @@ def status(names: Names = None, bucket: Bucket = "", as_json: Json = False) -> N
     """Show what every target holds, what failed, and when it is tried again."""
     workspace = Workspace(DEFAULT_FILE, bucket)
     with render.working("Reading the bucket"):
-        statuses = planning.status(workspace, names, datetime.now(UTC))
+        statuses = reporting.status(workspace, names, datetime.now(UTC))
     if as_json:
         render.as_json([each.as_json() for each in statuses])
     else:

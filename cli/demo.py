@@ -17,9 +17,9 @@ from rich.markup import escape
 
 from certrail.bundle import short
 from certrail.errors import CertrailError
-from cli import plan as planning
 from cli import render
 from cli.local_cloud import LocalCloud, become_its_client, local_cloud
+from cli.plan import TargetPlan, plan
 from cli.workspace import Workspace, issue_here
 from sandbox.calls import Call
 from sandbox.world import furnish
@@ -30,7 +30,7 @@ ADDED = "tls/added/bundle"
 # Where CloudFront and load balancers are written.
 ENDPOINT_SERVICES = ("cloudfront", "elasticloadbalancing")
 
-Shown = dict[tuple[str, str], planning.TargetPlan]
+Shown = dict[tuple[str, str], TargetPlan]
 
 
 @dataclass
@@ -66,8 +66,8 @@ class Tour:
 
     def look(self) -> Shown:
         """What AWS says that every target holds, by pipeline and address."""
-        plans = planning.plan(self.workspace, None, datetime.now(UTC))
-        return {(plan.name, each.address): each for plan in plans for each in plan.targets}
+        plans = plan(self.workspace, None, datetime.now(UTC))
+        return {(one.name, each.address): each for one in plans for each in one.targets}
 
 
 def demo(file: Path, text: str, started: float) -> bool:
@@ -194,7 +194,7 @@ def _with(text: str, lines: list[str]) -> str:
     return text[:end].rstrip("\n") + "\n" + "\n".join(lines) + "\n" + text[end:]
 
 
-def _resource(target: planning.TargetPlan) -> str:
+def _resource(target: TargetPlan) -> str:
     return target.holds.resource if target.holds else ""
 
 

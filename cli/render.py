@@ -15,7 +15,9 @@ from rich.text import Text
 from certrail.bundle import short
 from certrail.errors import CertrailError
 from certrail.store import Current
-from cli.plan import Outcome, PipelinePlan, PipelineStatus, TargetPlan, TargetStatus
+from cli.apply import Outcome
+from cli.plan import PipelinePlan, TargetPlan
+from cli.status import PipelineStatus, TargetStatus
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)

@@ -17,7 +17,8 @@ from certrail.aws import Aws
 from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Record
 from certrail.store import Current, Store, record_key
-from cli import plan as planning
+from cli.plan import plan
+from cli.status import PipelineStatus, status
 from cli.workspace import Workspace, issue_here
 from deployers.kinds.all import AnyTarget
 from sandbox import Sandbox
@@ -129,14 +130,14 @@ class World:
 
     def held(self) -> dict[str, str | None]:
         """By address, the fingerprint that AWS itself says each target holds."""
-        (plan,) = planning.plan(self.workspace, None, datetime.now(UTC))
+        (planned,) = plan(self.workspace, None, datetime.now(UTC))
         return {
-            each.address: each.holds.fingerprint if each.holds else None for each in plan.targets
+            each.address: each.holds.fingerprint if each.holds else None for each in planned.targets
         }
 
-    def status(self) -> planning.PipelineStatus:
-        (status,) = planning.status(self.workspace, [self.name], datetime.now(UTC))
-        return status
+    def status(self) -> PipelineStatus:
+        (found,) = status(self.workspace, [self.name], datetime.now(UTC))
+        return found
 
 
 @pytest.fixture(scope="module")

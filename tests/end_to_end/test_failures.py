@@ -8,7 +8,7 @@ import pytest
 from certrail.bundle import fingerprint
 from certrail.errors import PipelinesInvalid
 from certrail.records import State
-from cli.plan import PipelineStatus, TargetStatus
+from cli.status import PipelineStatus, TargetStatus
 from sandbox import resources
 from tests.end_to_end.conftest import World
 
