@@ -199,7 +199,8 @@ class Functions(Part):
                 )
 
     def logs(self, name: str) -> list[str]:
-        """The lines a function has written, by its logical id or name."""
+        """The lines a function has written, by its logical id or name. The last ones may come a
+        little after the invocation's end; `queues.changed` is notified of each."""
         return list(self._logs[self._name(name)])
 
     def invoke(self, name: str, payload: Any = None) -> Result:
@@ -323,7 +324,9 @@ class Functions(Part):
         child.stop()
 
     def _logged(self, name: str, line: str) -> None:
-        self._logs[name].append(line)
+        with changed:
+            self._logs[name].append(line)
+            changed.notify_all()
         if self._verbose:
             sys.stderr.write(f"{name}: {line}\n")
 
@@ -508,9 +511,10 @@ class Functions(Part):
         payload = _schedule_input(schedule, moment, self._account, self.stack.region)
         service = arn.split(":")[2]
         if service == "lambda":
-            self._client("lambda", role, SCHEDULER).invoke(
+            answer = self._client("lambda", role, SCHEDULER).invoke(
                 FunctionName=arn, InvocationType="Event", Payload=payload.encode()
             )
+            answer["Payload"].close()
         elif service == "sqs":
             group = target.get("SqsParameters", {}).get("MessageGroupId")
             self._client("sqs", role, SCHEDULER).send_message(

@@ -1,7 +1,7 @@
 """The template's functions run from their own queues, rules and schedules, as Lambda runs them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from sandbox.events import Events
 from sandbox.functions import Functions, NotIdle
+from sandbox.queues import changed
 from sandbox.stack import Stack, deploy
 from tests.sandbox.cloud import Cloud, cloud
 from tests.sandbox.template import TEMPLATE
@@ -59,16 +60,36 @@ def received(aws: Cloud, url: str) -> list[dict[str, Any]]:
     return [json.loads(message["Body"]) for message in messages.get("Messages", [])]
 
 
-def lines(functions: Functions, name: str, field: str) -> list[dict[str, Any]]:
-    parsed = []
-    for line in functions.logs(name):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if field in entry:
-            parsed.append(entry)
-    return parsed
+def lines(
+    functions: Functions,
+    name: str,
+    field: str,
+    until: Callable[[list[dict[str, Any]]], bool],
+) -> list[dict[str, Any]]:
+    """What a function has logged with this field, as soon as `until` holds of it: a log comes a
+    little after the answer."""
+
+    def parsed() -> list[dict[str, Any]]:
+        found = []
+        for line in functions.logs(name):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if field in entry:
+                found.append(entry)
+        return found
+
+    with changed:
+        changed.wait_for(lambda: until(parsed()), 10)
+    return parsed()
+
+
+def woken(functions: Functions, until: Callable[[Any], bool]) -> Any:
+    """What Wake was last woken with."""
+    return lines(
+        functions, "Wake", "woken", lambda found: bool(found) and until(found[-1]["woken"])
+    )[-1]["woken"]
 
 
 def test_an_upload_travels_to_a_function(aws: Cloud, stack: Stack, functions: Functions) -> None:
@@ -86,14 +107,15 @@ def test_a_rule_invokes_a_function(aws: Cloud, stack: Stack, functions: Function
         Bucket=stack.outputs["BucketName"], Key="config/pipelines.yaml", Body=b"-"
     )
     functions.idle(20)
-    event = lines(functions, "Wake", "woken")[-1]["woken"]
+    event = woken(functions, lambda event: "detail" in event)
     assert event["detail"]["object"]["key"] == "config/pipelines.yaml"
 
 
 def test_a_schedule_fires_on_demand(functions: Functions) -> None:
     functions.fire_schedule("WakeHourly")
     functions.idle(20)
-    assert lines(functions, "Wake", "woken")[-1]["woken"] == {"scheduled": True}
+    expected = {"scheduled": True}
+    assert woken(functions, lambda event: event == expected) == expected
 
 
 def test_messages_that_fail_go_back_and_the_others_are_done(
@@ -125,7 +147,8 @@ def test_groups_run_in_order_and_beside_each_other(
     for name in ("a1", "a2", "b1"):
         send(aws, stack.resources["Ordered"], {"id": name, "seconds": 0.3}, group=name[0])
     functions.idle(20)
-    ran = {entry["id"]: entry for entry in lines(functions, "Step", "began")}
+    ended = lines(functions, "Step", "began", lambda ran: {"a2", "b1"} <= {e["id"] for e in ran})
+    ran = {entry["id"]: entry for entry in ended}
     assert ran["a1"]["ended"] <= ran["a2"]["began"]
     assert ran["b1"]["began"] < ran["a1"]["ended"]
 
@@ -138,7 +161,8 @@ def test_a_failing_message_blocks_its_group_until_it_is_dead(
     functions.idle(20)
     assert [failure.message for failure in functions.failures] == ["bad", "bad"]
     assert [body["id"] for body in received(aws, stack.resources["OrderedDead"])] == ["bad"]
-    assert lines(functions, "Step", "began")[-1]["id"] == "good"
+    ran = lines(functions, "Step", "began", lambda ran: "good" in {e["id"] for e in ran})
+    assert ran[-1]["id"] == "good"
 
 
 def test_a_fifo_queue_remembers_what_it_has_seen(
@@ -147,8 +171,8 @@ def test_a_fifo_queue_remembers_what_it_has_seen(
     for _ in range(2):
         send(aws, stack.resources["Ordered"], {"id": "only-once"}, group="d")
         functions.idle(20)
-    ran = [entry["id"] for entry in lines(functions, "Step", "began")]
-    assert ran.count("only-once") == 1
+    ran = lines(functions, "Step", "began", lambda ran: "only-once" in {e["id"] for e in ran})
+    assert [entry["id"] for entry in ran].count("only-once") == 1
 
 
 def test_a_function_sees_lambda_and_nothing_of_its_parent(
@@ -209,8 +233,10 @@ def test_lambda_invoke_runs_it(aws: Cloud, stack: Stack, functions: Functions) -
     assert json.loads(answer["Payload"].read())["errorType"] == "LookupError"
     answer = client.invoke(FunctionName=name, Payload=b'{"later": 1}', InvocationType="Event")
     assert answer["StatusCode"] == 202
+    answer["Payload"].close()
     functions.idle(20)
-    assert lines(functions, "Wake", "woken")[-1]["woken"] == {"later": 1}
+    expected = {"later": 1}
+    assert woken(functions, lambda event: event == expected) == expected
 
 
 def test_asynchronous_invocations_are_tried_again(functions: Functions) -> None:
