@@ -27,7 +27,8 @@ class Resource(CloudFormationModel, metaclass=ResourceMeta):
     `self.physical_resource_id` and `self.attributes` (what Fn::GetAtt returns).
     """
 
-    type: ClassVar[str]
+    # moto asks every subclass of its model, this one too, before `install` has chosen.
+    type: ClassVar[str] = ""
     name_property: ClassVar[str] = ""
     fixed: ClassVar[tuple[str, ...]] = ()
     attribute_names: ClassVar[tuple[str, ...]] = ()
