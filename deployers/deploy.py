@@ -59,7 +59,8 @@ def deploy_target(
     aws: of the account certrail runs in; role: for a target in another one.
 
     Raises Busy where somebody else is deploying it, Superseded where the target has a newer
-    generation; neither touches the record. Every other failure is on the record when it is raised.
+    generation; neither touches the record. Nor does an AwsError or StateError from reading the
+    bucket before the claim. Every later failure is on the record when it is raised.
     """
     key = record_key(pipeline, target.address)
     # The record before the pointer: a record is never newer than the pointer read after it.
