@@ -31,6 +31,7 @@ USED = SCALARS | {TAG + kind for kind in ("str", "seq", "map")}
 
 # The file needs seven levels.
 DEPTH_LIMIT = 20
+TOO_DEEP = "the file is nested too deeply", "no key of it is that deep"
 WHAT_LIMIT = 300
 
 
@@ -126,7 +127,7 @@ class _Reader:
             if isinstance(event, end):
                 return
             if len(path) >= DEPTH_LIMIT:
-                self.refuse(event, "the file is nested too deeply", "no key of it is that deep")
+                self.refuse(event, *TOO_DEEP)
                 raise PipelinesInvalid(self.refused)
             yield event
 
@@ -193,7 +194,9 @@ def _syntax_fault(error: Exception, text: str | bytes, file: str) -> Fault:
     number = min(mark.line, len(lines) - 1) if mark else 0
     indentation = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
     problem = str(error.problem or error.context)
-    if "\t" in indentation:
+    if "nesting depth" in problem:  # PyYAML's own limit, since 6.0.4, is met before ours
+        what, right = TOO_DEEP
+    elif "\t" in indentation:
         what, right = "a tab indents this line", "YAML indents with spaces only"
     elif "alias" in f"{error.context} {problem}":
         what = "a wildcard must be in quotes"
