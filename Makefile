@@ -5,17 +5,19 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 BIN := .venv/bin
 SAM := .venv-sam/bin/sam
+NAMED := $(or $(shell PATH=$$PATH:/usr/sbin command -v named),/usr/sbin/named)
 # Two tests at once: the sandboxes of more would wait for each other on a small machine.
 PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix docs pins sam-validate sam-build clean
+.PHONY: help setup demo test check fix bench docs pins sam-validate sam-build clean
 
 help:
 	@echo 'make demo          watch certificates travel through a local AWS'
 	@echo 'make test          run all tests'
 	@echo 'make check         what CI runs: ruff, mypy, cfn-lint, the tests'
 	@echo 'make fix           format and sort'
+	@echo 'make bench         issue beside lego and certbot, and compare'
 	@echo 'make docs          write the generated parts of docs/ again'
 	@echo 'make pins          let the functions have the versions that .venv has'
 	@echo 'make sam-validate  sam validate --lint'
@@ -30,6 +32,13 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+# BIND, which the tests start themselves: in runlevel 1 Debian starts no service (invoke-rc.d(8)).
+$(NAMED):
+	@test "$$(id -u)" = 0 && test -e /etc/debian_version || { \
+		echo 'The tests need BIND 9 as $@: sudo apt-get install bind9' >&2; exit 1; }
+	apt-get update -q
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends bind9
+
 # SAM CLI pins a boto3 of its own, so it gets an environment of its own.
 .venv-sam/.ready:
 	@test -n '$(PYTHON)' || { echo 'No Python 3.11 or newer found; say which: make PYTHON=…' >&2; exit 1; }
@@ -40,10 +49,10 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/certrail demo
 
-test: setup
+test: setup $(NAMED)
 	$(PYTEST)
 
-check: setup
+check: setup $(NAMED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -54,6 +63,9 @@ check: setup
 fix: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+bench: setup
+	$(BIN)/python -m bench.issuance
 
 docs: setup
 	$(BIN)/python -m cli.reference

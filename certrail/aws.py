@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from types_boto3_acm import ACMClient
     from types_boto3_cloudfront import CloudFrontClient
     from types_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from types_boto3_events import EventBridgeClient
     from types_boto3_resourcegroupstaggingapi import ResourceGroupsTaggingAPIClient
     from types_boto3_route53 import Route53Client
     from types_boto3_s3 import S3Client
     from types_boto3_secretsmanager import SecretsManagerClient
     from types_boto3_sqs import SQSClient
+    from types_boto3_ssm import SSMClient
 
 # The retry mode is stated because its default differs between botocore versions.
 CONFIG = Config(
@@ -123,6 +125,10 @@ class Aws:
         client: Route53Client = self._client("route53", "us-east-1")
         return client
 
+    def events(self) -> EventBridgeClient:
+        client: EventBridgeClient = self._client("events")
+        return client
+
     def s3(self) -> S3Client:
         client: S3Client = self._client("s3")
         return client
@@ -133,6 +139,10 @@ class Aws:
 
     def sqs(self) -> SQSClient:
         client: SQSClient = self._client("sqs")
+        return client
+
+    def ssm(self, region: str) -> SSMClient:
+        client: SSMClient = self._client("ssm", region)
         return client
 
     def tagging(self, region: str) -> ResourceGroupsTaggingAPIClient:

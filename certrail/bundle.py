@@ -33,6 +33,8 @@ class Facts:
     issuer: the issuer's distinguished name, RFC 4514.
     key_usages, extended_key_usages: ACM's names for them (`DIGITAL_SIGNATURE`,
     `TLS_WEB_SERVER_AUTHENTICATION`).
+    authority_key_id: of the issuer's key, lower-case hex; None where the certificate has none, or
+    was published before this was kept.
     """
 
     fingerprint: str
@@ -44,6 +46,7 @@ class Facts:
     key_type: KeyType
     key_usages: tuple[str, ...]
     extended_key_usages: tuple[str, ...]
+    authority_key_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@
     │   └── Busy               another run holds the lease; it will finish or expire
     ├── IssueError             no certificate was issued
     │   ├── AcmeRefused        the CA said no, in its own words
+    │   ├── OverBudget         the CA's limits leave no room for the order yet
     │   ├── DnsError           no zone for a name, or a record that is not visible
+    │   │   └── RecordsLeft    challenge records that could not be removed
     │   └── DeadlinePassed     the time allowed for this run is over
     ├── DeployError            a target does not hold the bundle
     │   ├── NotCovered         a name the target serves is not in the certificate
@@ -19,6 +21,7 @@
     ├── AwsError               an AWS call failed
     │   └── AccessDenied       the role lacks a permission; names the action
     └── FailedTogether         several of the above, from one run
+        └── NoIssuer           each of a pipeline's issuers, for its own reason
 
 An error says what happened, where, and what to do next. `retryable` tells whether the same call
 may succeed later without anybody changing anything.
@@ -114,7 +117,9 @@ class AcmeRefused(IssueError):
     """The CA refused; the message carries its problem document's own words (RFC 8555, 6.7).
 
     type: the last part of the problem's URN, like `rateLimited`; empty where the CA gave none.
+    status: of the HTTP answer, None where the problem was part of an order or an authorization.
     retry_at: aware, UTC; the moment before which the CA wants no further try, where it said so.
+    name: the one that could not be validated, empty where it is about no single name.
     """
 
     def __init__(
@@ -125,15 +130,36 @@ class AcmeRefused(IssueError):
         next: str = "",
         retryable: bool | None = None,
         type: str = "",
+        status: int | None = None,
         retry_at: datetime | None = None,
+        name: str = "",
     ) -> None:
         super().__init__(what, where=where, next=next, retryable=retryable)
+        self.name = name
         self.type = type
+        self.status = status
+        self.retry_at = retry_at
+
+
+class OverBudget(IssueError):
+    """The CA would refuse the order for its rate limits, so it was not made.
+
+    retry_at: aware, UTC; the moment that is reserved for it.
+    """
+
+    retryable = True
+
+    def __init__(self, what: str, *, where: str, next: str, retry_at: datetime) -> None:
+        super().__init__(what, where=where, next=next)
         self.retry_at = retry_at
 
 
 class DnsError(IssueError):
     """The challenge record could not be placed or seen."""
+
+
+class RecordsLeft(DnsError):
+    """Challenge records that could not be removed; the next run tries it again."""
 
 
 class DeadlinePassed(IssueError):
@@ -187,6 +213,14 @@ class FailedTogether(CertrailError):
 
     def __str__(self) -> str:
         return "\n".join([self.what, *(f"  {failure}" for failure in self.failures)])
+
+
+class NoIssuer(FailedTogether):
+    """None of a pipeline's issuers issued; one that may do it later is enough for a retry."""
+
+    def __init__(self, failures: Iterable[CertrailError]) -> None:
+        super().__init__("no issuer issued the certificate", failures)
+        self.retryable = any(failure.retryable for failure in self.failures)
 
 
 def raise_together(what: str, failures: Sequence[CertrailError]) -> None:

@@ -2,9 +2,13 @@
 
     config/pipelines.yaml                                   what the user edits
     accounts/<issuer>.json                                  ACME account: URI and key
+    budgets/<issuer>.json                                   what the CA's rate limits leave
     certificates/<pipeline>/<fingerprint>/cert.pem chain.pem fullchain.pem privkey.pem
     certificates/<pipeline>/current.json                    the commit point
-    orders/<pipeline>.json                                  lease, order in flight, next attempt
+    certificates/<pipeline>/ordered/<order>/<type>/privkey.pem   key of an order in flight
+    orders/<pipeline>.json                                  lease, orders in flight, next attempt
+    renewals/<pipeline>.json                                when the CA wants a renewal
+    config/reissue.json                                     what `certrail reissue` asked for
     deployments/<pipeline>/<address>.json                   one record per target
 
 The files of a bundle are written once and never overwritten; `current.json` is written last, and
@@ -16,8 +20,9 @@ sees one whole bundle or an error, never a mixed pair
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -34,7 +39,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 CONFIG_KEY = "config/pipelines.yaml"
+REISSUE_KEY = "config/reissue.json"
 # The lifecycle rule of template.yaml expires objects with this tag.
 SUPERSEDED_TAG: TagTypeDef = {"Key": "certrail-superseded", "Value": "true"}
 
@@ -44,6 +52,8 @@ class Issued:
     """What was asked of which CA for a bundle: compared with the file to see what changed.
 
     domains: as in the file, lower case, in the order of the file. account: the ACME account's URI.
+    preferred_chain: as in the file. order: its URL. instead_of: why each issuer that stands before
+    this one in the file did not issue, by its name.
     """
 
     issuer: str
@@ -52,6 +62,9 @@ class Issued:
     profile: str | None
     key_type: KeyType
     domains: tuple[str, ...]
+    preferred_chain: str | None = None
+    order: str | None = None
+    instead_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,14 @@ def order_key(pipeline: str) -> str:
     return f"orders/{spell(pipeline)}.json"
 
 
+def renewal_key(pipeline: str) -> str:
+    return f"renewals/{spell(pipeline)}.json"
+
+
+def budget_key(issuer: str) -> str:
+    return f"budgets/{issuer}.json"
+
+
 def account_key(issuer: str) -> str:
     return f"accounts/{issuer}.json"
 
@@ -140,6 +161,19 @@ class Store:
                 next="Restore an earlier version of the object, or delete it if it is not needed",
             ) from None
 
+    def read_or(self, key: str, kind: type[T], empty: T) -> Versioned[T]:
+        """As `read`, of a document that can be made anew: `empty` where there is none, or where it
+        cannot be read, to be written over with the ETag it has; empty, too, where there is none."""
+        found = self._get(key)
+        if found is None:
+            return Versioned(empty, "")
+        body, etag = found
+        try:
+            return Versioned(_adapter(kind).validate_json(body), etag)
+        except ValidationError:
+            log.warning("not a valid document, and made anew: s3://%s/%s", self.bucket, key)
+            return Versioned(empty, etag)
+
     def write(self, key: str, value: T, kind: type[T], etag: str | None) -> str:
         """Write a document over the version `etag`, or as a new one where `etag` is None. Returns
         the new ETag. Raises Superseded where somebody else wrote it meanwhile."""
@@ -173,6 +207,16 @@ class Store:
             )
         return found[0].decode()
 
+    def pushed_at(self) -> datetime | None:
+        """When the pipelines file was pushed last, None where it was not."""
+        try:
+            answer = self._s3.head_object(Bucket=self.bucket, Key=CONFIG_KEY)
+        except AwsError as error:
+            if error.code in {"404", "NoSuchKey"}:
+                return None
+            raise
+        return answer["LastModified"]
+
     def put_pipelines_text(self, text: str) -> None:
         self._s3.put_object(
             Bucket=self.bucket, Key=CONFIG_KEY, Body=text.encode(), ContentType="application/yaml"
@@ -195,6 +239,15 @@ class Store:
         if fingerprint(certificate) != current.fingerprint:
             raise self._broken(current, "cert.pem is not the certificate of current.json")
         return Bundle(current.facts, certificate, chain, Secret(key))
+
+    def published(self, pipeline: str, fingerprint: str) -> tuple[str, Secret | None] | None:
+        """Certificate, PEM, and private key of a bundle, current or not; without the key where the
+        lifecycle rule has removed it."""
+        prefix = _bundle_prefix(pipeline, fingerprint)
+        certificate, key = self._get(f"{prefix}cert.pem"), self._get(f"{prefix}privkey.pem")
+        if certificate is None:
+            return None
+        return certificate[0].decode(), Secret(key[0].decode()) if key else None
 
     def publish(
         self,
@@ -229,15 +282,46 @@ class Store:
             previous=after.value.fingerprint if after else None,
         )
         self.write(current_key(pipeline), current, Current, after.etag if after else None)
-        in_use = {current.fingerprint, current.previous}
-        if after and after.value.previous and after.value.previous not in in_use:
-            # Two generations back: no rollback will want this key any more.
-            self._s3.put_object_tagging(
-                Bucket=self.bucket,
-                Key=f"{_bundle_prefix(pipeline, after.value.previous)}privkey.pem",
-                Tagging={"TagSet": [SUPERSEDED_TAG]},
-            )
+        self._supersede_keys_but(current)
         return current
+
+    # Keys of orders
+
+    def order_privkey(self, pipeline: str, order: str, kind: KeyType) -> Secret | None:
+        """The private key of this type that was kept for an order, by the order's URL."""
+        found = self._get(f"{_order_prefix(pipeline, order)}{kind}/privkey.pem")
+        return Secret(found[0].decode()) if found else None
+
+    def keep_order_privkey(self, pipeline: str, order: str, kind: KeyType, key: Secret) -> None:
+        """Keep a key before the order is finalized with it: whoever finds the certificate finds its
+        key. Raises BundleBroken where another is kept for this order, StateError without KMS."""
+        name = f"{_order_prefix(pipeline, order)}{kind}/privkey.pem"
+        self._put_once(name, key.reveal().encode())
+
+    def forget_order_privkeys(self, pipeline: str, order: str) -> None:
+        """Let the lifecycle rule remove the order's keys: one is in a bundle now, or the order is
+        over."""
+        for key in self.keys(_order_prefix(pipeline, order)):
+            self._supersede(key)
+
+    def _supersede_keys_but(self, current: Current) -> None:
+        """Tag every key two generations back and older: no rollback will want it any more, and an
+        earlier run may have ended before it came to that. The certificate is published whatever
+        becomes of it; the next publication tries again."""
+        folder = current_key(current.pipeline).removesuffix("current.json")
+        kept = {current.fingerprint, current.previous, "ordered"}
+        try:
+            for key in self.keys(folder):
+                fingerprint, _, name = key.removeprefix(folder).partition("/")
+                if name == "privkey.pem" and fingerprint not in kept:
+                    self._supersede(key)
+        except AwsError as error:
+            log.warning("private keys that are not needed any more stay: %s", error)
+
+    def _supersede(self, key: str) -> None:
+        self._s3.put_object_tagging(
+            Bucket=self.bucket, Key=key, Tagging={"TagSet": [SUPERSEDED_TAG]}
+        )
 
     def _bundle_file(self, current: Current, name: str) -> str:
         found = self._get(_bundle_prefix(current.pipeline, current.fingerprint) + name)
@@ -274,8 +358,10 @@ class Store:
                 Bucket=self.bucket, Key=key, Body=body, ContentType="application/json", **condition
             )
         except AwsError as error:
-            # 404: the version to replace was deleted meanwhile.
-            if error.code not in {"PreconditionFailed", "NoSuchKey"}:
+            # Three ways to say that somebody else was quicker. The last is 404: the version to
+            # replace was deleted meanwhile
+            # (docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+            if error.code not in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}:
                 raise
             # botocore may have repeated a write that had succeeded: then the content is ours.
             found = self._get(key)
@@ -333,6 +419,11 @@ def _require_kms(bucket: str, answer: Mapping[str, Any]) -> None:
 
 def _bundle_prefix(pipeline: str, fingerprint: str) -> str:
     return f"certificates/{spell(pipeline)}/{fingerprint}/"
+
+
+def _order_prefix(pipeline: str, order: str) -> str:
+    name = hashlib.sha256(order.encode()).hexdigest()[:32]
+    return f"certificates/{spell(pipeline)}/ordered/{name}/"
 
 
 def _digest(body: bytes) -> str:

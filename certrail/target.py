@@ -127,6 +127,11 @@ class Target(BaseModel, ABC):
         default=None,
         description="Name of an entry of `accounts`; left out, the account certrail runs in.",
     )
+    key_type: KeyType | None = Field(
+        default=None,
+        description="Which certificate, where the pipeline's `key_type` lists several; left out, "
+        "the first.",
+    )
 
     @property
     def key_types(self) -> frozenset[KeyType]:

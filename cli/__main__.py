@@ -16,16 +16,23 @@ from typing import Annotated
 import typer
 
 from certrail import log
-from certrail.errors import CertrailError, PipelinesInvalid
+from certrail.errors import CertrailError, Fault, PipelinesInvalid
 from certrail.pipelines import Pipelines
+from cli import account as accounting
 from cli import apply as applying
 from cli import plan as planning
 from cli import reference, render
+from cli import reissue as reissuing
+from cli import revoke as revoking
 from cli import status as reporting
+from cli.profiles import unknown_profiles
 from cli.workspace import BadInput, Workspace, issue_here
 from deployers.kinds.all import AnyTarget
+from issuer.revoke import Reason
 
 FAILED, BAD_INPUT, CHANGES_WAIT = 1, 2, 3
+# How often `reissue` looks how far it is, in seconds.
+POLL = 10.0
 
 app = typer.Typer(
     help="Certificates over ACME, put where AWS uses them, and kept there.",
@@ -130,12 +137,80 @@ def issue(
     """Issue one pipeline's certificate now, due or not, and publish it."""
     log.to_terminal(verbose=True)
     workspace = Workspace(file, bucket)
-    pipeline = workspace.one(workspace.local(), name)
-    current = issue_here(workspace, pipeline, timedelta(minutes=minutes), asked=True)
+    local = workspace.local()
+    issued = [
+        issue_here(workspace, local, pipeline, timedelta(minutes=minutes), asked=True)
+        for pipeline in workspace.called(local, name)
+    ]
     if as_json:
-        render.as_json(render.current_json(current))
+        render.as_json([render.current_json(current) for current in issued])
     else:
-        render.line(render.current_line(current))
+        for current in issued:
+            render.line(render.current_line(current))
+
+
+@app.command()
+def reissue(
+    every: Annotated[bool, typer.Option("--all", help="Every pipeline.")] = False,
+    issuer: Annotated[
+        str | None, typer.Option(help="All whose certificate is from this issuer.")
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--pipeline", metavar="PIPELINE", help="This pipeline.")
+    ] = None,
+    why: Annotated[str, typer.Option(help="What the log and the status say.")] = "reissue",
+    wait: Annotated[bool, typer.Option(help="Show the progress until all is done.")] = True,
+    bucket: Bucket = "",
+    as_json: Json = False,
+) -> None:
+    """Ask for new certificates before they are due, as fast as the CA's limits let.
+
+    The Lambda functions do it; Ctrl-C ends only the watching.
+    """
+    workspace = Workspace(DEFAULT_FILE, bucket)
+    chosen = reissuing.choose(workspace, names or [], issuer, every=every)
+    wishes = reissuing.begin(workspace, chosen, why, datetime.now(UTC))
+    count = "a new certificate" if len(wishes) == 1 else f"{len(wishes)} new certificates"
+    render.progress(f"asked for {count}")
+    if not wait:
+        if as_json:
+            render.as_json({"asked": list(wishes)})
+        return
+    states = reissuing.follow(workspace, chosen, wishes, lambda: time.sleep(POLL))
+    try:
+        with render.Watching() as watching:
+            for state in states:
+                watching.tell(render.reissue_line(state))
+    except KeyboardInterrupt:
+        render.progress("not watched any more, it goes on: `certrail status` shows how")
+        raise typer.Exit(FAILED) from None
+    if as_json:
+        render.as_json(state.as_json())
+    else:
+        render.line(render.reissue_line(state))
+        for name, error in state.failed:
+            render.line(f"  {name}: {error}")
+    if state.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")],
+    reason: Annotated[Reason, typer.Option(help="Why, as the CA publishes it.")],
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="Of an earlier certificate, or its start; left out, the current one."),
+    ] = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="Although it is current, and served until replaced.")
+    ] = False,
+    bucket: Bucket = "",
+) -> None:
+    """Revoke a certificate. One that is current is asked for anew first."""
+    workspace = Workspace(DEFAULT_FILE, bucket)
+    for line in revoking.revoke(workspace, name, reason, fingerprint, at_once=now):
+        render.line(line)
 
 
 @app.command()
@@ -157,11 +232,58 @@ def push(file: File = DEFAULT_FILE, bucket: Bucket = "", as_json: Json = False) 
     """Validate the pipelines file and upload it: the Lambda functions do the rest."""
     workspace = Workspace(file, bucket)
     pipelines = workspace.local()
+    faults = []
+    for found in unknown_profiles(workspace):
+        if isinstance(found, Fault):
+            faults.append(found)
+        else:
+            render.progress(f"the profiles were not checked, the CA could not be asked: {found}")
+    if faults:
+        # One issuer's profile is that of many pipelines.
+        raise PipelinesInvalid(dict.fromkeys(faults))
     workspace.store.put_pipelines_text(workspace.text())
     if as_json:
         render.as_json({"bucket": bucket, "pipelines": [each.name for each in pipelines.pipelines]})
     else:
         render.line(f"{file}: {len(pipelines.pipelines)} pipelines pushed to s3://{bucket}")
+
+
+accounts = typer.Typer(help="The ACME accounts, one per issuer.", no_args_is_help=True)
+app.add_typer(accounts, name="account")
+IssuerName = Annotated[str, typer.Argument(metavar="ISSUER", help="Its name in the file.")]
+
+
+@accounts.command()
+def show(issuer: IssuerName, bucket: Bucket = "", as_json: Json = False) -> None:
+    """Show the account, made if there is none yet, and what the CA's limits leave of it."""
+    shown = accounting.show(Workspace(DEFAULT_FILE, bucket), issuer, datetime.now(UTC))
+    if as_json:
+        render.as_json(shown.as_json())
+    else:
+        render.account(shown)
+
+
+@accounts.command()
+def rollover(issuer: IssuerName, bucket: Bucket = "") -> None:
+    """Give the account a new key. Certificates are not touched."""
+    render.line(accounting.roll_over(Workspace(DEFAULT_FILE, bucket), issuer))
+
+
+@accounts.command()
+def deactivate(
+    issuer: IssuerName,
+    yes: Annotated[bool, typer.Option("--yes", help="It cannot be taken back.")] = False,
+    bucket: Bucket = "",
+) -> None:
+    """End the account for good. Its certificates stay valid, and are renewed no more."""
+    render.line(accounting.deactivate(Workspace(DEFAULT_FILE, bucket), issuer, yes=yes))
+
+
+@accounts.command()
+def records(issuer: IssuerName, bucket: Bucket = "") -> None:
+    """Print the TXT records that prove names by dns-persist-01, to be set once."""
+    for record in accounting.records(Workspace(DEFAULT_FILE, bucket), issuer):
+        render.line(record)
 
 
 @app.command()

@@ -60,7 +60,7 @@ def _apply(
 ) -> Iterator[Outcome]:
     name = pipeline.name
     try:
-        issued = issue_here(workspace, pipeline, PATIENCE)
+        issued = issue_here(workspace, file, pipeline, PATIENCE)
         current = issued or store.current(name)
     except CertrailError as error:
         # What was published before can still be deployed.

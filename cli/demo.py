@@ -119,7 +119,13 @@ def _renew(tour: Tour, before: Shown) -> None:
     tour.title("2. certrail issue: every certificate is renewed, due or not")
     mark = tour.cloud.sandbox.server.calls.mark()
     for pipeline in tour.workspace.local().pipelines:
-        issue_here(tour.workspace, pipeline, timedelta(seconds=PATIENCE), asked=True)
+        issue_here(
+            tour.workspace,
+            tour.workspace.local(),
+            pipeline,
+            timedelta(seconds=PATIENCE),
+            asked=True,
+        )
     tour.settle()
     after = tour.look()
     _table(after)

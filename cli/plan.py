@@ -19,7 +19,9 @@ from deployers.kinds.all import AnyTarget
 from deployers.rollout import Action, Step
 from deployers.rollout import plan as steps
 from deployers.view import READERS, look_at
-from issuer.due import Due, due
+from issuer import reissue
+from issuer.due import Due
+from issuer.survey import Standing, survey
 
 # Shown as work to do although the records see none: AWS does not have what they say.
 REPAIR = "repair"
@@ -103,10 +105,12 @@ def plan(workspace: Workspace, names: Sequence[str] | None, now: datetime) -> li
     """The plan for the local file: records first, then what AWS itself says. Reads only."""
     file = workspace.local()
     store = workspace.store
+    chosen = workspace.chosen(file, names)
+    asked = reissue.wishes(store)
     with ThreadPoolExecutor(READERS) as readers:
         return [
-            _plan(workspace, store, file, pipeline, now, readers)
-            for pipeline in workspace.chosen(file, names)
+            _plan(workspace, store, file, pipeline, standing, now, readers)
+            for pipeline, standing in zip(chosen, survey(store, chosen, asked), strict=True)
         ]
 
 
@@ -115,11 +119,14 @@ def _plan(
     store: Store,
     file: Pipelines[AnyTarget],
     pipeline: Pipeline[AnyTarget],
+    standing: Standing,
     now: datetime,
     readers: ThreadPoolExecutor,
 ) -> PipelinePlan:
     try:
         view = look_at(store, pipeline, readers)
+        if standing.error:
+            raise standing.error
     except CertrailError as error:
         return PipelinePlan(pipeline.name, pipeline.domains, None, None, (), (error,))
     current = view.current
@@ -144,7 +151,7 @@ def _plan(
         name=pipeline.name,
         domains=pipeline.domains,
         current=current,
-        due=due(pipeline, current, now),
+        due=standing.due(now),
         targets=targets,
         failures=[target.error for target in targets if target.error],
     )

@@ -12,10 +12,18 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from certrail.pipelines import Account, Issuer, Pipelines
+from certrail.pipelines import Account, Pipelines
 from certrail.pipelines.load import file_model, kinds_of
-from certrail.pipelines.model import Defaults, PipelineEntry, PipelinesFile
+from certrail.pipelines.model import (
+    Defaults,
+    ExternalAccount,
+    IssuerEntry,
+    LimitsEntry,
+    PipelineEntry,
+    PipelinesFile,
+)
 from certrail.pipelines.wording import as_written
+from certrail.pipelines.zones import ZONES
 from certrail.target import FromDefaults, Target
 from deployers.kinds.all import AnyTarget
 
@@ -68,12 +76,16 @@ def pages(root: Path, model: type[Pipelines[T]]) -> dict[Path, str]:
     """Every page under `docs/` that has a marked table, and the schema, as they should be.
 
     A table stands between `<!-- fields: NAME -->` and `<!-- /fields -->`, where NAME is `file`,
-    `issuer`, `account`, `defaults`, `pipeline`, or the type of a target.
+    `issuer`, `external_account`, `limits`, `account`, `zone-` and a provider, `defaults`,
+    `pipeline`, or the type of a target.
     """
     (target,) = get_args(model)
     models: dict[str, type[BaseModel]] = {
         "file": PipelinesFile,
-        "issuer": Issuer,
+        "issuer": IssuerEntry,
+        "external_account": ExternalAccount,
+        "limits": LimitsEntry,
+        **{f"zone-{provider}": zone for provider, zone in ZONES.items()},
         "account": Account,
         "defaults": Defaults,
         "pipeline": PipelineEntry,

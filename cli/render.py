@@ -15,8 +15,10 @@ from rich.text import Text
 from certrail.bundle import short
 from certrail.errors import CertrailError
 from certrail.store import Current
+from cli.account import Shown
 from cli.apply import Outcome
 from cli.plan import PipelinePlan, TargetPlan
+from cli.reissue import Reissue
 from cli.status import PipelineStatus, TargetStatus
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -47,6 +49,33 @@ def error(failure: CertrailError) -> None:
 
 def progress(text: str) -> None:
     err.print(text, markup=False, style="dim")
+
+
+class Watching(AbstractContextManager["Watching"]):
+    """One line on stderr about something that takes long, told anew only when it has changed: in
+    its place on a terminal, else below the one before."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._status = err.status("") if err.is_terminal else None
+
+    def __enter__(self) -> Watching:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def tell(self, text: str) -> None:
+        if text == self._last:
+            return
+        self._last = text
+        if self._status:
+            self._status.update(escape(text))
+        else:
+            progress(text)
 
 
 def working(what: str) -> AbstractContextManager[Any]:
@@ -126,7 +155,7 @@ def outcomes(each: Sequence[Outcome]) -> None:
 def statuses(each: Sequence[PipelineStatus], now: datetime) -> None:
     for status in each:
         out.print(f"[bold]{escape(status.name)}[/]  {_certificate(status, now)}")
-        for text in _issuing(status):
+        for text in _issuing(status, now):
             out.print(f"  {text}")
         rows = []
         for target in status.targets:
@@ -142,7 +171,44 @@ def statuses(each: Sequence[PipelineStatus], now: datetime) -> None:
             )
         columns(rows)
     failed = sum(status.failed for status in each)
-    out.print(f"[red]{failed} of {len(each)} pipelines failed[/]" if failed else "all is well")
+    coming = sum(status.due is not None for status in each)
+    if failed:
+        out.print(f"[red]{failed} of {len(each)} pipelines failed[/]")
+    elif coming:
+        out.print(f"nothing failed; {coming} of {len(each)} certificates are to be issued")
+    else:
+        out.print("all is well")
+
+
+def reissue_line(state: Reissue) -> str:
+    text = f"{len(state.done)} of {state.total} reissued"
+    if state.waiting:
+        text += f", {len(state.waiting)} to come"
+        if state.next_attempt:
+            text += f" (next attempt {_at(state.next_attempt)})"
+    if state.failed:
+        text += f", {len(state.failed)} failed"
+    return text
+
+
+def account(shown: Shown) -> None:
+    waiting = [f"{name} until {_at(moment)}" for name, moment in shown.left.waiting.items()]
+    certificates = [f"{count} for {name}" for name, count in shown.left.certificates.items()]
+    rows = {
+        "account": [shown.account],
+        "directory": [shown.directory],
+        "key": [shown.thumbprint],
+        "profiles": list(shown.profiles) or ["none"],
+        "renewal windows": ["told by the CA" if shown.renewal_windows else "not told by the CA"],
+        "orders left": [_orders_left(shown)],
+        "certificates left": certificates or ["all" if shown.counted else "not counted"],
+        "waiting": waiting or ["nothing"],
+    }
+    columns([(f"[dim]{name}[/]", escape(", ".join(texts))) for name, texts in rows.items()])
+
+
+def _orders_left(shown: Shown) -> str:
+    return "not counted" if shown.left.orders is None else str(shown.left.orders)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> None:
@@ -172,15 +238,44 @@ def _certificate(status: PipelineStatus, now: datetime) -> str:
     )
 
 
-def _issuing(status: PipelineStatus) -> list[str]:
+def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
     lines = []
+    if status.current:
+        issued = status.current.issued
+        by = f"[yellow]issued by {escape(issued.issuer)}[/]"
+        lines += [
+            f"{by} instead of {escape(name)}: {_inside(why)}"
+            for name, why in issued.instead_of.items()
+        ]
+    if when := status.standing.window:
+        said = f"renewal {_at(when.moment)}"
+        if when.by_ca:
+            said += f", in the CA's window from {_at(when.start)} to {_at(when.end)}"
+        if status.past_window:
+            lines.append(f"[red]past its renewal window[/], which ended {_at(when.end)}")
+        else:
+            lines.append(f"[dim]{said}[/]")
+    if (known := status.standing.known) and known.explanation:
+        lines.append(f"the CA explains its window: {escape(known.explanation)}")
+    if known and known.error:
+        lines.append(f"[yellow]the CA did not say when to renew:[/] {_inside(known.error)}")
     if status.due:
-        lines.append(f"[yellow]due:[/] {escape(status.due.text)}")
-    if status.progress and status.progress.error:
-        lines.append(f"[red]not issued:[/] {escape(status.progress.error)}")
-        if status.progress.next_attempt:
-            lines.append(f"next attempt {_at(status.progress.next_attempt)}")
+        lines.append(f"[yellow]to be issued:[/] {escape(status.due.text)}")
+    progress = status.progress
+    if progress and progress.error:
+        times = f" ({progress.attempts} times)" if progress.attempts > 1 else ""
+        lines.append(f"[red]not issued{times}:[/] {_inside(progress.error)}")
+    if progress and progress.waits_for:
+        lines.append(f"[yellow]waits:[/] {_inside(progress.waits_for)}")
+    if progress and progress.next_attempt:
+        over = progress.next_attempt <= now
+        lines.append(f"next attempt {'any time now' if over else _at(progress.next_attempt)}")
     return lines
+
+
+def _inside(text: str) -> str:
+    """A text of perhaps several lines, below a pipeline."""
+    return escape(text.replace("\n", "\n    "))
 
 
 def _remark(target: TargetStatus) -> str:

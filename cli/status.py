@@ -17,8 +17,9 @@ from deployers.kinds.all import AnyTarget
 from deployers.rollout import Step
 from deployers.rollout import plan as steps
 from deployers.view import READERS, View, look_at
-from issuer import lease
-from issuer.due import Due, due
+from issuer import lease, reissue
+from issuer.due import Due
+from issuer.survey import Standing, survey
 
 
 @dataclass(frozen=True)
@@ -64,28 +65,60 @@ class TargetStatus:
 
 @dataclass(frozen=True)
 class PipelineStatus:
-    """progress: how issuing stands; None before the first try."""
+    """standing: of the certificate. past_window: whether it should have been renewed by now."""
 
-    name: str
-    current: Current | None
+    standing: Standing
     due: Due | None
-    progress: lease.Progress | None
+    past_window: bool
     targets: Sequence[TargetStatus]
     error: CertrailError | None = None
 
     @property
+    def name(self) -> str:
+        return self.standing.pipeline.name
+
+    @property
+    def current(self) -> Current | None:
+        return self.standing.current
+
+    @property
+    def progress(self) -> lease.Progress | None:
+        """How issuing stands; None before the first try."""
+        return self.standing.progress
+
+    @property
     def failed(self) -> bool:
         issuing = self.progress is not None and self.progress.error is not None
-        return self.error is not None or issuing or any(target.failed for target in self.targets)
+        return (
+            self.error is not None
+            or issuing
+            or self.past_window
+            or any(target.failed for target in self.targets)
+        )
 
     def as_json(self) -> dict[str, Any]:
-        progress = self.progress
+        progress, when, known = self.progress, self.standing.window, self.standing.known
+        issued = self.current.issued if self.current else None
         return {
             "pipeline": self.name,
             "generation": self.current.generation if self.current else None,
             "fingerprint": self.current.fingerprint if self.current else None,
             "not_after": _iso(self.current.facts.not_after) if self.current else None,
+            "issuer": issued.issuer if issued else None,
+            "instead_of": dict(issued.instead_of) if issued else {},
             "due": self.due.text if self.due else None,
+            "renewal": {
+                "start": when.start.isoformat(),
+                "end": when.end.isoformat(),
+                "moment": when.moment.isoformat(),
+                "by_ca": when.by_ca,
+                "explanation": known.explanation if known else None,
+                "error": known.error if known else None,
+                "past": self.past_window,
+            }
+            if when
+            else None,
+            "issue_waits_for": progress.waits_for if progress else None,
             "issue_error": progress.error if progress else None,
             "issue_attempts": progress.attempts if progress else 0,
             "issue_next_attempt": _iso(progress.next_attempt) if progress else None,
@@ -98,29 +131,33 @@ def status(
     workspace: Workspace, names: Sequence[str] | None, now: datetime
 ) -> list[PipelineStatus]:
     """What the bucket says of the pushed file's pipelines. Asks S3 only."""
+    chosen = workspace.chosen(workspace.pushed(), names)
+    standings = survey(workspace.store, chosen, reissue.wishes(workspace.store))
     with ThreadPoolExecutor(READERS) as readers:
         return [
-            _status(workspace, pipeline, now, readers)
-            for pipeline in workspace.chosen(workspace.pushed(), names)
+            _status(workspace, pipeline, standing, now, readers)
+            for pipeline, standing in zip(chosen, standings, strict=True)
         ]
 
 
 def _status(
     workspace: Workspace,
     pipeline: Pipeline[AnyTarget],
+    standing: Standing,
     now: datetime,
     readers: ThreadPoolExecutor,
 ) -> PipelineStatus:
+    if standing.error:
+        return PipelineStatus(standing, None, False, (), standing.error)
     try:
         view = look_at(workspace.store, pipeline, readers)
-        progress = lease.read(workspace.store, pipeline.name)
     except CertrailError as error:
-        return PipelineStatus(pipeline.name, None, None, None, (), error)
+        return PipelineStatus(standing, None, False, (), error)
+    when = standing.window
     return PipelineStatus(
-        name=pipeline.name,
-        current=view.current,
-        due=due(pipeline, view.current, now),
-        progress=progress,
+        standing=standing,
+        due=standing.due(now),
+        past_window=when is not None and now > when.end,
         targets=list(
             _target_statuses(view, steps(pipeline.targets, view.current, view.records, now))
         ),

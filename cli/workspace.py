@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -15,13 +16,21 @@ from botocore.exceptions import BotoCoreError
 
 from certrail.aws import Aws
 from certrail.errors import CertrailError
-from certrail.pipelines import Pipeline, Pipelines, load
+from certrail.pipelines import Issuer, Pipeline, Pipelines, load
 from certrail.store import Current, Store
 from deployers.kinds.all import AnyTarget
+from issuer import reissue
+from issuer.account import Accounts
 from issuer.clock import Clock
 from issuer.dns.authoritative import parse_servers
-from issuer.dns.route53 import Route53
+from issuer.dns.challenges import Dns
 from issuer.issue import issue
+from issuer.reissue import Asked
+
+log = logging.getLogger(__name__)
+
+# How long a command that asks a CA for one thing waits for it.
+PATIENCE = timedelta(minutes=2)
 
 
 class BadInput(CertrailError):
@@ -76,36 +85,75 @@ class Workspace:
     def chosen(
         self, file: Pipelines[AnyTarget], names: Sequence[str] | None
     ) -> list[Pipeline[AnyTarget]]:
-        """The pipelines of these names, all without names. Raises BadInput."""
+        """The pipelines of these names, all without names; of an entry with several key types, all
+        of them by the entry's name. Raises BadInput."""
         if not names:
             return list(file.pipelines)
-        return [self.one(file, name) for name in names]
+        chosen = [pipeline for name in names for pipeline in self.called(file, name)]
+        # Named twice, by its own name and by its entry's, it is meant once.
+        return list({pipeline.name: pipeline for pipeline in chosen}.values())
 
-    def one(self, file: Pipelines[AnyTarget], name: str) -> Pipeline[AnyTarget]:
-        pipeline = file.named(name)
-        if pipeline is None:
-            known = [each.name for each in file.pipelines]
-            near = get_close_matches(name, known, 1) or known
-            raise BadInput(f"there is no pipeline `{name}`", next=f"There is {', '.join(near)}")
-        return pipeline
+    def called(self, file: Pipelines[AnyTarget], name: str) -> list[Pipeline[AnyTarget]]:
+        if found := [each for each in file.pipelines if each.entry == name]:
+            return found
+        if exact := file.named(name):
+            return [exact]
+        known = [each.name for each in file.pipelines]
+        near = get_close_matches(name, known, 1) or known
+        raise BadInput(f"there is no pipeline `{name}`", next=f"There is {', '.join(near)}")
+
+    def issuer(self, file: Pipelines[AnyTarget], name: str) -> Issuer:
+        """Raises BadInput."""
+        try:
+            return file.issuers[name]
+        except KeyError:
+            raise BadInput(
+                f"there is no issuer `{name}`", next=f"There is {', '.join(file.issuers)}"
+            ) from None
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        return Accounts(self.store, self.aws)
+
+
+class OnTheTerminal:
+    """Who has run the command sees what happens, and needs no metric and no event."""
+
+    def issued(self, current: Current) -> None:
+        pass
+
+    def replaces_refused(self, pipeline: str, why: str) -> None:
+        log.warning("ordering without renewal information: %s", why, extra={"pipeline": pipeline})
 
 
 def issue_here(
-    workspace: Workspace, pipeline: Pipeline[AnyTarget], patience: timedelta, *, asked: bool = False
+    workspace: Workspace,
+    file: Pipelines[AnyTarget],
+    pipeline: Pipeline[AnyTarget],
+    patience: timedelta,
+    *,
+    asked: bool = False,
 ) -> Current | None:
-    """Issue from this process what the issuer's function would. asked: due or not.
+    """Issue from this process what the issuer's function would. asked: due and wished for or not.
 
     Returns None where nothing was due. Raises IssueError and its kinds, Busy, AwsError.
     """
     servers = os.environ.get("CERTRAIL_NAMESERVERS")
-    generation = None
+    wish = reissue.wishes(workspace.store).get(pipeline.name)
     if asked:
         before = workspace.store.current(pipeline.name)
         generation = before.generation if before else 0
+        wish = Asked(generation, "asked for by `certrail issue`", datetime.now(UTC))
     return issue(
         pipeline,
         workspace.store,
-        Route53(workspace.aws, parse_servers(servers) if servers else None),
-        Clock(lambda: datetime.now(UTC), time.sleep, datetime.now(UTC) + patience),
-        asked=generation,
+        Dns(workspace.aws, file.zones, file.accounts, parse_servers(servers) if servers else None),
+        clock_here(patience),
+        workspace.accounts,
+        OnTheTerminal(),
+        asked=wish,
     )
+
+
+def clock_here(patience: timedelta) -> Clock:
+    return Clock(lambda: datetime.now(UTC), time.sleep, datetime.now(UTC) + patience)

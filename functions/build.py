@@ -1,11 +1,15 @@
 """Build the folder that becomes a Lambda function: what its modules import, and nothing else.
 
     build.py --architecture arm64 --python 3.13 --into DIR issuer.handler
+    build.py --architecture arm64 --python 3.13 --into DIR --extra lexicon issuer.handler
     build.py --architecture arm64 --python 3.13 --pin MODULE …
 
 Our modules and the packages they need are found by following the imports. The packages' wheels are
 chosen for the function's runtime and architecture, so any Python from 3.11 on builds for any
 function, without Docker. Which versions: `requirements.txt`, which `--pin` renews.
+
+What no module imports comes with `--extra`, by its name in pyproject.toml: DNS providers are loaded
+by name, and most people need none of them.
 
 Installed packages are kept in .cache/functions/ and shared by the functions that need the same.
 """
@@ -26,6 +30,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -66,6 +71,7 @@ def main() -> None:
     parser.add_argument("--python", required=True, metavar="X.Y")
     parser.add_argument("--into", type=Path, metavar="DIR")
     parser.add_argument("--pin", action="store_true")
+    parser.add_argument("--extra", action="append", default=[], choices=extras(), dest="extras")
     parser.add_argument("modules", nargs="+")
     options = parser.parse_args()
     if options.pin == bool(options.into):
@@ -73,13 +79,13 @@ def main() -> None:
     runtime = Runtime(options.architecture, options.python)
     reached = follow(options.modules)
     if options.pin:
-        pin(reached, runtime)
+        pin(reached, runtime, options.extras)
     else:
-        build(reached, runtime, options.into)
+        build(reached, runtime, options.into, options.extras)
 
 
-def build(reached: Reached, runtime: Runtime, folder: Path) -> None:
-    shutil.copytree(packages(reached, runtime), folder, dirs_exist_ok=True)
+def build(reached: Reached, runtime: Runtime, folder: Path, extras: Iterable[str] = ()) -> None:
+    shutil.copytree(packages(reached, runtime, extras), folder, dirs_exist_ok=True)
     for file in reached.files:
         there = folder / file.relative_to(ROOT)
         there.parent.mkdir(parents=True, exist_ok=True)
@@ -166,24 +172,37 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
             waiting += ast.iter_child_nodes(node)
 
 
-def requirements(packages: Set[str]) -> list[str]:
-    """The lines of pyproject.toml for what is imported. What is imported but not there (botocore)
-    must come along with something that is; `installed` looks."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def requirements(packages: Set[str], extras: Iterable[str] = ()) -> list[str]:
+    """The lines of pyproject.toml for what is imported, and for the extras. What is imported but
+    not there (botocore) must come along with something that is; `_complete` looks."""
+    project = _project()
     wanted = {DISTRIBUTION.get(name, name) for name in packages}
-    return sorted(
+    imported = (
         line
         for line in project["dependencies"]
         if re.split(r"[^A-Za-z0-9._-]", line)[0].lower() in wanted
     )
+    asked_for = (line for extra in extras for line in project["optional-dependencies"][extra])
+    return sorted({*imported, *asked_for})
+
+
+def extras() -> list[str]:
+    """What a function may be given: the others are for people who work on certrail."""
+    return sorted(_project()["optional-dependencies"].keys() - {"dev", "sandbox"})
+
+
+@cache
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project
 
 
 # Installing it
 
 
-def packages(reached: Reached, runtime: Runtime) -> Path:
+def packages(reached: Reached, runtime: Runtime, extras: Iterable[str]) -> Path:
     """A folder of installed packages, from the cache where the same was asked for before."""
-    lines = requirements(reached.packages)
+    lines = requirements(reached.packages, extras)
     about = [
         *(lines, sorted(reached.services), runtime.architecture, runtime.python),
         *(interpreter(runtime.python), PINS.read_text(), Path(__file__).read_text()),
@@ -210,7 +229,8 @@ def install(arguments: list[str], runtime: Runtime, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # What is installed beside the Python that runs this is no concern of the function's.
     chosen = ["--no-compile", "--no-warn-conflicts", "--only-binary=:all:", "--implementation=cp"]
-    chosen += [f"--python-version={runtime.python}", *platforms, f"--target={folder}"]
+    # pip takes 3.13 for 3.13.0. Lambda has the newest patch release, and no package minds more.
+    chosen += [f"--python-version={runtime.python}.99", *platforms, f"--target={folder}"]
     _run([*pip, *chosen, *arguments])
 
 
@@ -272,12 +292,12 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def pin(reached: Reached, runtime: Runtime) -> None:
+def pin(reached: Reached, runtime: Runtime, extras: Iterable[str]) -> None:
     """Write the versions that are installed beside this Python: those the tests run with."""
     with tempfile.TemporaryDirectory() as scratch:
         tested, folder = Path(scratch) / "tested.txt", Path(scratch) / "packages"
         tested.write_text(_freeze("--exclude-editable"))
-        arguments = [*requirements(reached.packages), "--constraint", str(tested)]
+        arguments = [*requirements(reached.packages, extras), "--constraint", str(tested)]
         install(arguments, runtime, folder)
         versions = _freeze("--path", str(folder))
     PINS.write_text(

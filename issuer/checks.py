@@ -8,8 +8,9 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from certrail.bundle import Bundle, Facts, split
 from certrail.errors import BundleBroken
@@ -65,9 +66,7 @@ def checked(
         raise BundleBroken("there is no certificate in what the CA sent")
     leaf, *others = certificates
     wrong: list[str] = []
-    if _public(leaf) != key.public_key().public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    ):
+    if _public(leaf) != _spki(key.public_key()):
         wrong.append("the private key is not the certificate's")
     found_type = keys.key_type(leaf.public_key())
     if found_type is not key_type:
@@ -122,7 +121,29 @@ def facts(leaf: x509.Certificate, key_type: KeyType) -> Facts:
         key_type=key_type,
         key_usages=_key_usages(leaf),
         extended_key_usages=_extended_key_usages(leaf),
+        authority_key_id=_authority_key_id(leaf),
     )
+
+
+def leads_to(fullchain: str, name: str) -> bool:
+    """Whether an issuer in this chain, PEM, has the common name: a root by what it signed."""
+    return any(
+        str(attribute.value) == name
+        for pem in split(fullchain)
+        for attribute in x509.load_pem_x509_certificate(pem.encode()).issuer.get_attributes_for_oid(
+            NameOID.COMMON_NAME
+        )
+    )
+
+
+def is_of_another_key(fullchain: str, key: PublicKeyTypes) -> bool:
+    """Whether the leaf of a chain, PEM, is a certificate of another public key than this one."""
+    try:
+        leaf = x509.load_pem_x509_certificate(next(iter(split(fullchain))).encode())
+    except (ValueError, StopIteration):
+        # It is none at all, which `checked` says better.
+        return False
+    return _public(leaf) != _spki(key)
 
 
 def _signs(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
@@ -159,8 +180,21 @@ def _extended_key_usages(leaf: x509.Certificate) -> tuple[str, ...]:
     return tuple(EXTENDED_KEY_USAGES.get(oid, "CUSTOM") for oid in usage)
 
 
+def _authority_key_id(leaf: x509.Certificate) -> str | None:
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return None
+    identifier = found.value.key_identifier
+    return identifier.hex() if identifier else None
+
+
 def _public(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return _spki(certificate.public_key())
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _pem(certificate: x509.Certificate) -> str:

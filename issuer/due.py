@@ -5,70 +5,111 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from certrail.pipelines.model import Pipeline
-from certrail.store import Current
+from certrail.pipelines.model import Issuer, Pipeline
+from certrail.store import Current, Issued
 from issuer.lease import Progress
-
-# A third of the life, half of a short one: what Let's Encrypt asks of clients without renewal
-# information (letsencrypt.org/docs/integration-guide, "When to Renew").
-SHORT_LIFE = timedelta(days=10)
+from issuer.reissue import Asked
+from issuer.renewal import Renewal, window
 
 
 class Why(StrEnum):
     FIRST = "first"
-    AGE = "age"
     CHANGED = "changed"
     ASKED = "asked"
+    WINDOW = "window"
+    AGE = "age"
+    UNFINISHED = "unfinished"
+    RECORDS = "records"
 
 
 @dataclass(frozen=True)
 class Due:
-    """why: for programs. text: for people."""
+    """why: for programs. text: for people. since: when the reason arose, if at a moment."""
 
     pipeline: str
     why: Why
     text: str
-
-
-def renew_at(not_before: datetime, not_after: datetime) -> datetime:
-    """When a certificate of this life becomes due."""
-    life = not_after - not_before
-    return not_after - (life / 2 if life < SHORT_LIFE else life / 3)
+    since: datetime | None = None
 
 
 def due(
-    pipeline: Pipeline[Any], current: Current | None, now: datetime, *, asked: int | None = None
+    pipeline: Pipeline[Any],
+    current: Current | None,
+    now: datetime,
+    *,
+    renewal: Renewal | None = None,
+    progress: Progress | None = None,
+    died: bool = False,
+    asked: Asked | None = None,
 ) -> Due | None:
     """Why the pipeline needs a certificate now, None where it does not.
 
-    asked: the generation that was current when a person asked for a new one, 0 before the first.
-    What was published since answers the question, so that asking twice at once issues once.
+    renewal: what the CA said of the current one. progress: how issuing stands. died: whether the
+    last run never said how it ended: what it left is finished. asked: what was published since
+    answers it, so that asking twice at once issues once.
     """
     if current is None:
         return Due(pipeline.name, Why.FIRST, "no certificate yet")
     if changes := tuple(_changes(pipeline, current)):
         return Due(pipeline.name, Why.CHANGED, f"the pipelines file changed: {', '.join(changes)}")
-    if asked is not None and current.generation <= asked:
-        return Due(pipeline.name, Why.ASKED, "asked for")
-    moment = renew_at(current.facts.not_before, current.facts.not_after)
-    if now >= moment:
-        return Due(pipeline.name, Why.AGE, f"due since {moment:%Y-%m-%d %H:%M} UTC")
+    # By its moment, too: a pointer that was restored has an older generation.
+    if (
+        asked is not None
+        and current.generation <= asked.generation
+        and current.published_at <= asked.at
+    ):
+        return Due(pipeline.name, Why.ASKED, asked.why, asked.at)
+    when = window(current, renewal, pipeline.renew_before)
+    if now >= when.moment:
+        since = f"due since {when.moment:%Y-%m-%d %H:%M} UTC"
+        if when.by_ca:
+            return Due(pipeline.name, Why.WINDOW, f"{since}, as the CA asks", when.moment)
+        return Due(pipeline.name, Why.AGE, since, when.moment)
+    if progress is not None and died and _is_in_flight(pipeline, current, progress):
+        return Due(pipeline.name, Why.UNFINISHED, "a run ended before it was done")
+    if progress is not None and progress.records:
+        return Due(pipeline.name, Why.RECORDS, "a run left challenge records")
     return None
 
 
-def waits(pipeline: Pipeline[Any], progress: Progress | None, now: datetime) -> bool:
-    """Whether an earlier failure's next attempt is still to come. A changed file does not wait:
-    the failure may be what it repairs."""
-    return (
-        progress is not None
-        and progress.next_attempt is not None
-        and now < progress.next_attempt
-        and progress.wanted == wanted(pipeline)
+def _is_in_flight(pipeline: Pipeline[Any], current: Current, progress: Progress) -> bool:
+    """Whether there is an order that can still become a certificate. What a failure has left is
+    tried again when it is due."""
+    return progress.wanted == wanted(pipeline) and any(
+        url != current.issued.order for url in progress.orders.values()
     )
+
+
+def waits(
+    pipeline: Pipeline[Any],
+    progress: Progress | None,
+    until: datetime,
+    reason: Due | None,
+    pushed_at: datetime | None = None,
+) -> bool:
+    """Whether an earlier run's next attempt is still to come at `until`.
+
+    A changed file does not wait: the failure may be what it repairs. Nor does a reason that arose
+    since, such as a window of the CA's that has opened; nor, where a person was needed, a file that
+    was pushed since, though it is the same.
+    """
+    if progress is None or progress.next_attempt is None or until >= progress.next_attempt:
+        return False
+    if progress.configuration != pipeline.configuration:
+        return False
+    news = [reason.since if reason else None, pushed_at if progress.permanent else None]
+    ended = progress.ended_at
+    return not any(ended and since and ended < since for since in news)
+
+
+def issuer_of(pipeline: Pipeline[Any], issued: Issued) -> Issuer | None:
+    """The pipeline's issuer that a certificate came from: two may be at the same CA."""
+    there = [each for each in pipeline.issuers if each.directory == issued.directory]
+    return next((each for each in there if each.name == issued.issuer), next(iter(there), None))
 
 
 def wanted(pipeline: Pipeline[Any]) -> str:
@@ -76,18 +117,21 @@ def wanted(pipeline: Pipeline[Any]) -> str:
     asks = [
         sorted(set(pipeline.domains)),
         pipeline.key_type,
-        pipeline.profile,
-        pipeline.issuer.directory,
+        [[each.directory, each.profile, each.preferred_chain] for each in pipeline.issuers],
     ]
     return hashlib.sha256(json.dumps(asks).encode()).hexdigest()[:16]
 
 
 def _changes(pipeline: Pipeline[Any], current: Current) -> list[str]:
     issued = current.issued
+    # The one that issued may stand anywhere in the list: the next renewal tries the first again.
+    issuer = issuer_of(pipeline, issued)
+    if issuer is None:
+        return ["issuer"]
     pairs = {
         "domains": (set(pipeline.domains), set(issued.domains)),
         "key type": (pipeline.key_type, issued.key_type),
-        "profile": (pipeline.profile, issued.profile),
-        "issuer": (pipeline.issuer.directory, issued.directory),
+        "profile": (issuer.profile, issued.profile),
+        "preferred chain": (issuer.preferred_chain, issued.preferred_chain),
     }
     return [name for name, (wants, has) in pairs.items() if wants != has]

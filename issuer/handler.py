@@ -1,19 +1,22 @@
 """The issuer's two Lambda functions.
 
-`schedule` finds out what is due and sends one message a pipeline; `work` issues for one. What they
-do when something fails:
+`schedule` finds out what is due and sends one message a pipeline, the most urgent first; `work`
+issues for one. What they do when something fails:
 
 - Inside a run, what passes by itself (a busy CA, a lost connection, throttling) is tried again.
 - A run that fails writes down why and when to try next: after 1, 10 and 100 minutes, then daily,
   or when the CA said. What needs a person is tried daily, because that person may repair something
   that no event tells of: a zone, a policy. A changed pipelines file is tried at once.
-- The message itself comes back only for the tries after 1 and 10 minutes: `work` sets its
-  visibility to that moment and raises. Until then it holds up its group, and so its pipeline only.
-  Everything later is left to the schedule, and the message is acknowledged.
-- A message that comes back too early, or twice, or for a certificate that is current, does nothing
-  and asks the CA nothing. One whose function died comes back after the queue's visibility timeout,
-  when the dead run's lease is over, at most as often as the queue's `maxReceiveCount` allows.
-- Every failed run counts one `IssuesFailed` in CloudWatch, whether it raises or not.
+- A run that the CA's limits have no room for is no failure. Its place is reserved, and it waits.
+- The message itself comes back for what lies less than an hour ahead: `work` sets its visibility
+  to that moment and does not acknowledge it. Until then it holds up its group, which is the
+  certificates for the same names. Everything later is left to the schedule, which sends what comes
+  before its next look.
+- A message that comes twice, or for a certificate that is current, does nothing and asks the CA
+  nothing. One whose function was killed comes back when the dead run's lease is over, at most as
+  often as the queue's `maxReceiveCount` allows.
+- Every failed run counts one `IssuesFailed` in CloudWatch, and is an event. What raises is what
+  nobody foresaw.
 """
 
 from __future__ import annotations
@@ -22,30 +25,43 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Protocol
 
 from certrail import log as logs
 from certrail.aws import Aws
-from certrail.errors import Busy, CertrailError, NothingPushed, raise_together
-from certrail.messages import LONGEST_WAIT, hold_back
+from certrail.errors import (
+    Busy,
+    CertrailError,
+    NothingPushed,
+    OverBudget,
+    raise_together,
+)
+from certrail.messages import hold_back
 from certrail.pipelines.load import load
-from certrail.pipelines.model import Opaque, Pipeline, Pipelines
-from certrail.store import CONFIG_KEY, Current, Store, spell
-from issuer import lease
+from certrail.pipelines.model import Opaque, Pipelines
+from certrail.store import CONFIG_KEY, Store
+from issuer import lease, reissue
+from issuer.account import Accounts
 from issuer.clock import Clock
 from issuer.dns.authoritative import parse_servers
-from issuer.dns.route53 import Route53
-from issuer.due import due, waits, wanted
+from issuer.dns.challenges import Dns
+from issuer.due import wanted
 from issuer.issue import issue
+from issuer.reissue import Asked
+from issuer.renewal import Renewal
+from issuer.survey import AHEAD, Standing, ask_the_cas, most_urgent_first, record, survey
+from issuer.telling import Telling
 
 log = logging.getLogger(__name__)
 
-# Left of the function's time for removing records and writing down how it ended.
+# Left of a function's time for removing records and writing down how it ended.
 MARGIN = timedelta(seconds=60)
+DONE: dict[str, Any] = {"batchItemFailures": []}
 
 
 class LambdaContext(Protocol):
@@ -53,75 +69,141 @@ class LambdaContext(Protocol):
 
 
 def schedule(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Send one message for each pipeline that is due and not waiting for its next attempt.
+    """Ask the CAs when to renew, tell how every certificate stands, and send one message for each
+    pipeline that is due and waits for nothing.
 
     The event says nothing that the bucket does not. Returns {"due": {pipeline: reason}}.
     """
     logs.to_lambda()
     aws, store = _aws(), _store()
-    now = datetime.now(UTC)
-    sent: dict[str, str] = {}
-    failures: list[CertrailError] = []
     try:
         file = _pipelines(store)
     except NothingPushed as error:
         # The state of every new stack, and no reason to wake anybody.
         log.info("nothing to do: %s", error)
         return {"due": {}}
-    for pipeline in file.pipelines:
+    clock = _clock(context)
+    failures: list[CertrailError] = []
+    # One broken document is no reason to let anything expire that it is not about.
+    asked: Mapping[str, Asked] = {}
+    try:
+        asked = reissue.read(store).asked
+    except CertrailError as error:
+        failures.append(error)
+    standings = survey(store, file.pipelines, asked)
+    failures += [each.error for each in standings if each.error]
+    readable = [each for each in standings if not each.error]
+    looked_at, unwritten = ask_the_cas(store, readable, clock)
+    failures += unwritten
+    sent: dict[str, str] = {}
+    for standing in most_urgent_first(looked_at, clock.now()):
         try:
-            current = store.current(pipeline.name)
-            progress = lease.read(store, pipeline.name)
-            reason = due(pipeline, current, now)
-            if reason is None or waits(pipeline, progress, now):
-                continue
-            aws.sqs().send_message(
-                QueueUrl=os.environ["CERTRAIL_ISSUE_QUEUE"],
-                MessageBody=json.dumps({"pipeline": pipeline.name}),
-                MessageGroupId=spell(pipeline.name),
-                MessageDeduplicationId=_deduplication(pipeline, current, progress),
-            )
+            sent[standing.pipeline.name] = _send(aws, standing, clock.now())
         except CertrailError as error:
-            # One pipeline's broken document is no reason to let the others expire.
             failures.append(error)
-            continue
-        sent[pipeline.name] = reason.text
-        log.info("due: %s", reason.text, extra={"pipeline": pipeline.name})
+    # After the sending: to be told of a risk is worth less than the renewal.
+    for standing in looked_at:
+        try:
+            _tell(aws, store, standing, clock.now())
+        except CertrailError as error:
+            failures.append(error)
     raise_together("not every pipeline could be looked at", failures)
     return {"due": sent}
 
 
-def work(event: dict[str, Any], context: LambdaContext) -> None:
-    """Issue for the pipeline of the one message of the event."""
+def work(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Issue for the pipeline of the one message of the event.
+
+    Returns which messages are not acknowledged, as `ReportBatchItemFailures` wants it
+    (docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html).
+    """
     logs.to_lambda()
     (message,) = event["Records"]
     name = json.loads(message["body"])["pipeline"]
     about = {"pipeline": name}
     aws, store = _aws(), _store()
-    pipeline = _pipelines(store).named(name)
+    # Should this function be killed, the message comes back when its lease is over, not when the
+    # queue's visibility timeout is.
+    try:
+        hold_back(aws, message, _left(context) + MARGIN)
+    except CertrailError as error:
+        log.warning("a killed run would be followed late: %s", error, extra=about)
+    file = _pipelines(store)
+    pipeline = file.named(name)
     if pipeline is None:
         log.info("nothing to do: the pipelines file has it no more", extra=about)
-        return
-    if waits(pipeline, lease.read(store, name), datetime.now(UTC)):
+        return DONE
+    (standing,) = survey(store, [pipeline], reissue.wishes(store))
+    if standing.error:
+        raise standing.error
+    now = datetime.now(UTC)
+    reason, progress = standing.due(now), standing.progress
+    if reason is None or (progress and progress.held(now)):
+        log.info("nothing to do", extra=about)
+        return DONE
+    if progress and standing.waits(now, reason):
         log.info("nothing to do before the next attempt", extra=about)
-        return
-    remaining = timedelta(milliseconds=context.get_remaining_time_in_millis())
-    clock = Clock(lambda: datetime.now(UTC), time.sleep, datetime.now(UTC) + remaining - MARGIN)
+        return _come_back(aws, message, progress.next_attempt)
+    telling = Telling(aws, datetime.now(UTC))
     try:
-        issue(pipeline, store, _dns(aws), clock)
+        issue(
+            pipeline,
+            store,
+            _dns(aws, file),
+            _clock(context),
+            _accounts(),
+            telling,
+            asked=standing.asked,
+        )
     except Busy as busy:
         log.info("nothing to do: %s", busy, extra=about)
+    except OverBudget as full:
+        log.info("waiting: %s", full, extra=about)
+        return _come_back(aws, message, full.retry_at)
     except CertrailError as error:
         log.exception("no certificate", extra=about)
-        _count_failure(name)
         progress = lease.read(store, name)
-        if not error.retryable or progress is None or progress.next_attempt is None:
-            return
-        wait = progress.next_attempt - datetime.now(UTC)
-        if wait > LONGEST_WAIT:
-            return
-        hold_back(aws, message, wait)
-        raise
+        next_attempt = progress.next_attempt if progress else None
+        telling.failed(name, error, next_attempt)
+        return _come_back(aws, message, next_attempt if error.retryable else None)
+    return DONE
+
+
+def _come_back(aws: Aws, message: dict[str, Any], at: datetime | None) -> dict[str, Any]:
+    """See the message again at that moment, where the schedule would be too late."""
+    wait = at - datetime.now(UTC) if at else None
+    if wait is None or wait > AHEAD:
+        return DONE
+    hold_back(aws, message, wait)
+    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]}]}
+
+
+def _send(aws: Aws, standing: Standing, now: datetime) -> str:
+    reason = standing.due(now)
+    assert reason is not None  # noqa: S101  chosen for it
+    aws.sqs().send_message(
+        QueueUrl=os.environ["CERTRAIL_ISSUE_QUEUE"],
+        MessageBody=json.dumps({"pipeline": standing.pipeline.name}),
+        MessageGroupId=_group(standing),
+        MessageDeduplicationId=_deduplication(standing),
+    )
+    log.info("due: %s", reason.text, extra={"pipeline": standing.pipeline.name})
+    return reason.text
+
+
+def _tell(aws: Aws, store: Store, standing: Standing, now: datetime) -> None:
+    current, when = standing.current, standing.window
+    if current is None or when is None:
+        return
+    telling = Telling(aws, now)
+    telling.standing(current, when)
+    known = standing.known
+    if now > when.end and not (known and known.told_at_risk):
+        progress = standing.progress
+        why = (progress and (progress.error or progress.waits_for)) or "no run was finished yet"
+        if telling.at_risk(current, when, why):
+            told = replace(known or Renewal(current.fingerprint), told_at_risk=True)
+            record(store, standing, told)
 
 
 @cache
@@ -134,47 +216,49 @@ def _store() -> Store:
     return Store(os.environ["CERTRAIL_BUCKET"], _aws())
 
 
-def _dns(aws: Aws) -> Route53:
-    # A new one each time: it remembers the zones it has listed.
+@cache
+def _accounts() -> Accounts:
+    return Accounts(_store(), _aws())
+
+
+def _dns(aws: Aws, file: Pipelines[Opaque]) -> Dns:
+    # A new one each time: it remembers the zones it has listed and the roles it has assumed.
     servers = os.environ.get("CERTRAIL_NAMESERVERS")
-    return Route53(aws, parse_servers(servers) if servers else None)
+    return Dns(aws, file.zones, file.accounts, parse_servers(servers) if servers else None)
+
+
+def _left(context: LambdaContext) -> timedelta:
+    return timedelta(milliseconds=context.get_remaining_time_in_millis())
+
+
+def _clock(context: LambdaContext) -> Clock:
+    return Clock(lambda: datetime.now(UTC), time.sleep, datetime.now(UTC) + _left(context) - MARGIN)
 
 
 def _pipelines(store: Store) -> Pipelines[Opaque]:
     return load(store.pipelines_text(), CONFIG_KEY, Pipelines[Opaque])
 
 
-def _deduplication(
-    pipeline: Pipeline[Any], current: Current | None, progress: lease.Progress | None
-) -> str:
+def _group(standing: Standing) -> str:
+    """Certificates for the same names are issued one after the other: a CA may hand the same order
+    to both, and to it belongs one key."""
+    return _digest(sorted(set(standing.pipeline.domains)))
+
+
+def _deduplication(standing: Standing) -> str:
     """SQS drops a second message with this id for five minutes. Asked twice for the same thing it
     is the same; a change of the file, a new certificate or a failure since makes it another."""
-    state = [
-        pipeline.name,
-        wanted(pipeline),
-        current.fingerprint if current else None,
-        progress.attempts if progress else 0,
-    ]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    current, progress = standing.current, standing.progress
+    return _digest(
+        [
+            standing.pipeline.name,
+            wanted(standing.pipeline),
+            current.fingerprint if current else None,
+            progress.attempts if progress else 0,
+            standing.asked.generation if standing.asked else None,
+        ]
+    )
 
 
-def _count_failure(pipeline: str) -> None:
-    """A metric as a log line: in all, for the alarm, and by pipeline
-    (docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
-    """
-    metric = {
-        "_aws": {
-            "Timestamp": int(time.time() * 1000),
-            "CloudWatchMetrics": [
-                {
-                    "Namespace": "certrail",
-                    "Dimensions": [[], ["Pipeline"]],
-                    "Metrics": [{"Name": "IssuesFailed", "Unit": "Count"}],
-                }
-            ],
-        },
-        "Pipeline": pipeline,
-        "IssuesFailed": 1,
-    }
-    sys.stdout.write(json.dumps(metric) + "\n")
-    sys.stdout.flush()
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -50,6 +50,14 @@ def load(private_key: Secret) -> PrivateKeyTypes:
         raise ValueError("not an unencrypted private key in PEM") from None
 
 
+def load_own(private_key: Secret) -> CertificateKey:
+    """One that `generate` made. Raises ValueError."""
+    key = load(private_key)
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise ValueError("not a key that a certificate is ordered with")
+    return key
+
+
 def key_type(key: PrivateKeyTypes | CertificatePublicKeyTypes) -> KeyType | None:
     """The key's type, None where it is none that pipelines.yaml can ask for."""
     if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):

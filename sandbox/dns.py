@@ -1,6 +1,7 @@
 """The sandbox's name server: the world's DNS, as far as Route 53 in this process makes it up.
 
-It answers with authority for every public hosted zone of every account, by UDP and TCP. Sources:
+It answers with authority for every public hosted zone of every account, by UDP and TCP; for zones
+that another server has it asks that one (`beside`). Sources:
   RFC 1034 (4.3.2, the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers)
   naming      https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/DomainNameFormat.html
   multivalue  https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/routing-policy-multivalue.html
@@ -28,6 +29,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.opcode
+import dns.query
 import dns.rcode
 import dns.rdata
 import dns.rdataclass
@@ -46,6 +48,7 @@ UDP_SIZE = 1232
 PLAIN_UDP_SIZE = 512
 NEGATIVE_TTL = 60
 CHAIN = 16
+OTHERS_TIMEOUT = 1.0
 # "up to eight healthy records" (multivalue).
 MULTIVALUE_ANSWERS = 8
 LOOPBACK = {dns.rdatatype.A: "127.0.0.1", dns.rdatatype.AAAA: "::1"}
@@ -61,6 +64,7 @@ class NameServer(Part):
     def __init__(self, port: int = 0) -> None:
         self._port = port
         self._hidden: set[dns.name.Name] = set()
+        self._others: dict[dns.name.Name, tuple[str, int]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._serving = threading.Event()
@@ -95,6 +99,16 @@ class NameServer(Part):
             yield
         finally:
             self._hidden = self._hidden - {hidden}
+
+    @contextmanager
+    def beside(self, zone: str, address: tuple[str, int]) -> Iterator[None]:
+        """Within the block, answer for `zone` what another name server answers for it."""
+        origin = _absolute(zone)
+        self._others = self._others | {origin: address}
+        try:
+            yield
+        finally:
+            self._others = {key: self._others[key] for key in self._others.keys() - {origin}}
 
     def _serve(
         self, loop: asyncio.AbstractEventLoop, tcp: socket.socket, udp: socket.socket
@@ -147,9 +161,9 @@ class NameServer(Part):
         else:
             question = query.question[0]
             try:
-                _look_up(question.name, question.rdtype, self._zones(), answer)
-            except dns.exception.DNSException:
-                # A record set that Route 53 should not have taken.
+                _look_up(question.name, question.rdtype, self._zones(), self._others, answer)
+            except (dns.exception.DNSException, OSError):
+                # A record set that Route 53 should not have taken, or another server is down.
                 answer.answer, answer.authority = [], []
                 answer.set_rcode(dns.rcode.SERVFAIL)
 
@@ -233,6 +247,7 @@ def _look_up(
     name: dns.name.Name,
     kind: dns.rdatatype.RdataType,
     zones: Mapping[dns.name.Name, Zone],
+    others: Mapping[dns.name.Name, tuple[str, int]],
     answer: dns.message.Message,
 ) -> None:
     """Fill in the answer, along CNAMEs (RFC 1034, 4.3.2, step 3a) and through all zones."""
@@ -240,6 +255,9 @@ def _look_up(
         _answer_loopback(name, kind, answer)
         return
     for _ in range(CHAIN):
+        if (other := closest(name.canonicalize(), others)) is not None:
+            _ask_other(name, kind, other, answer)
+            return
         zone = closest(name.canonicalize(), zones)
         if zone is None:
             if not answer.answer:
@@ -265,6 +283,22 @@ def _look_up(
     # A chain that goes on and on, or in a circle.
     answer.answer.clear()
     answer.set_rcode(dns.rcode.SERVFAIL)
+
+
+def _ask_other(
+    name: dns.name.Name,
+    kind: dns.rdatatype.RdataType,
+    address: tuple[str, int],
+    answer: dns.message.Message,
+) -> None:
+    """Add what another server answers; nobody else is answered meanwhile. Raises DNSException and
+    OSError where it does not."""
+    query = dns.message.make_query(name, kind, flags=dns.flags.Flag(0))
+    theirs, _ = dns.query.udp_with_fallback(query, address[0], OTHERS_TIMEOUT, address[1])
+    answer.set_rcode(theirs.rcode())
+    answer.flags |= theirs.flags & dns.flags.AA
+    answer.answer += theirs.answer
+    answer.authority += theirs.authority
 
 
 def _answer_loopback(

@@ -114,8 +114,9 @@ def is_sufficient(program: Path) -> bool:
 # version, or raises Unavailable.
 
 
-def debian_archive(scratch: Path) -> tuple[Path, str]:
-    """Debian's package, from the mirror this machine uses, checked by apt, unpacked by dpkg."""
+def debian_archive(scratch: Path, package: str = "pebble") -> tuple[Path, str]:
+    """Debian's package, from the mirror this machine uses, checked by apt, unpacked by dpkg. Its
+    program has the package's name."""
     for tool in ("apt-get", "dpkg-deb"):
         if not shutil.which(tool):
             raise Unavailable(f"this machine has no {tool}")
@@ -124,7 +125,7 @@ def debian_archive(scratch: Path) -> tuple[Path, str]:
         folder = scratch / str(number)
         folder.mkdir()
         try:
-            return _from_mirror(mirror, folder)
+            return _from_mirror(mirror, folder, package)
         except (Unavailable, subprocess.SubprocessError) as error:
             reasons.append(f"{mirror}: {_reason(error)}")
     raise Unavailable("; ".join(reasons) or "no Debian archive in this machine's apt sources")
@@ -141,7 +142,7 @@ def debian_mirrors() -> list[str]:
     return list(dict.fromkeys(archive))
 
 
-def _from_mirror(mirror: str, folder: Path) -> tuple[Path, str]:
+def _from_mirror(mirror: str, folder: Path, package: str) -> tuple[Path, str]:
     keyring = next((each for each in KEYRINGS if Path(each).exists()), None)
     signed_by = f"[signed-by={keyring}] " if keyring else ""
     sources = folder / "sources.list"
@@ -164,13 +165,13 @@ def _from_mirror(mirror: str, folder: Path) -> tuple[Path, str]:
     }
     apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in settings.items())]
     _run([*apt, "update"])
-    _run([*apt, "download", "pebble"], cwd=folder)
-    package = next(iter(folder.glob("pebble_*.deb")), None)
-    if package is None:
+    _run([*apt, "download", package], cwd=folder)
+    archive = next(iter(folder.glob(f"{package}_*.deb")), None)
+    if archive is None:
         raise Unavailable("apt-get downloaded nothing")
-    version = _run(["dpkg-deb", "-f", str(package), "Version"]).strip()
-    _run(["dpkg-deb", "-x", str(package), str(folder / "package")])
-    return folder / "package/usr/bin/pebble", version
+    version = _run(["dpkg-deb", "-f", str(archive), "Version"]).strip()
+    _run(["dpkg-deb", "-x", str(archive), str(folder / "package")])
+    return folder / "package/usr/bin" / package, version
 
 
 def go_install(scratch: Path) -> tuple[Path, str]:

@@ -172,6 +172,22 @@ class Pebble(Part):
         answer.raise_for_status()
         return answer.text
 
+    def suggest_renewal(
+        self, certificate: str, start: datetime, end: datetime, explanation: str | None = None
+    ) -> None:
+        """From now on, let the renewal information of a certificate, PEM, have this window."""
+        window = {"start": start.isoformat(), "end": end.isoformat()}
+        told: dict[str, object] = {"suggestedWindow": window}
+        if explanation is not None:
+            told["explanationURL"] = explanation
+        answer = requests.post(
+            f"{self.management}/set-renewal-info/",
+            json={"certificate": certificate, "ariResponse": json.dumps(told)},
+            verify=str(self.ca_bundle),
+            timeout=10,
+        )
+        answer.raise_for_status()
+
     def _write_config(self, folder: Path, port: int, management: int) -> None:
         options = self.options
         config = {

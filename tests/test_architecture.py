@@ -12,6 +12,7 @@ MAY_IMPORT = {
     "deployers": {"certrail"},
     "sandbox": {"certrail", "issuer", "deployers"},
     "cli": {"certrail", "issuer", "deployers", "sandbox"},
+    "bench": {"certrail", "issuer", "deployers", "cli", "sandbox"},
 }
 
 

@@ -6,18 +6,23 @@ with the others, in one go.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from certrail.errors import Fault
 from certrail.keys import KeyType
-from certrail.pipelines.domains import covered_by, normalise
-from certrail.pipelines.model import issuer_name, key_type
+from certrail.pipelines.authorities import AUTHORITIES, Authority, Profile, authority
+from certrail.pipelines.domains import NAMES_LIMIT, covered_by, normalise
+from certrail.pipelines.entry import Lead, as_list
+from certrail.pipelines.model import IssuerEntry, issuer_names, key_types, pipeline_name
 from certrail.pipelines.source import Path, Source
 from certrail.pipelines.wording import listed, nearest
+from certrail.pipelines.zones import ZoneName
 from certrail.store import spell
 from certrail.target import Target, Wrong, with_needs
 
@@ -28,26 +33,38 @@ def check(source: Source, data: Mapping[str, Any], target: TypeAdapter[Any]) -> 
     yield from _repeated_names(source, entries)
     for path, entry in entries:
         yield from _domains(source, path, entry)
+        yield from _repeated_keys(source, path, entry)
+    yield from _cas(source, data)
     yield from _issuers(source, data, entries)
+    yield from _orders(source, data, entries)
+    yield from _zones(source, data)
     placed = [
-        Placed(path, entry, index, value)
+        Placed(path, entry, kinds, index, value)
         for path, entry in entries
+        for kinds in [_kinds_of(data, entry)]
         for index, item in _mappings(entry.get("targets"), (*path, "targets"))
         if isinstance(value := _valid(target, item), Target)
     ]
     yield from _accounts(source, data, placed)
     yield from _claims(source, placed)
-    yield from _key_types(source, data, placed)
+    yield from _served_keys(source, placed)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A target that is valid by itself. pipeline, path: where its pipeline and itself stand."""
+    """A target that is valid by itself. pipeline, path: where its pipeline and itself stand.
+    kinds: the key types of the pipeline."""
 
     pipeline: Path
     entry: Mapping[str, Any]
+    kinds: tuple[KeyType, ...]
     path: Path
     target: Target
+
+    @property
+    def key_type(self) -> KeyType:
+        """Of the certificate that is wanted here."""
+        return self.target.key_type or self.kinds[0]
 
 
 def _mappings(value: object, path: Path = ("pipelines",)) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -75,13 +92,16 @@ def _repeated_names(source: Source, entries: list[tuple[Path, dict[str, Any]]]) 
         if not isinstance(name, str):
             continue
         here = (*path, "name")
-        if (seen := first.setdefault(spell(name), here)) != here:
-            line = source.lines[seen]
-            yield source.fault(
-                here,
-                f"the name `{name}` is taken by the pipeline on line {line}",
-                "every pipeline has a name of its own",
-            )
+        kinds = _key_types(entry)
+        for each in [pipeline_name(name, kind, kinds) for kind in kinds] or [name]:
+            if (seen := first.setdefault(spell(each), here)) != here:
+                whose = "" if each == name else f"of its key `{each.removeprefix(name + '.')}` "
+                yield source.fault(
+                    here,
+                    f"the name `{each}` {whose}is taken by the pipeline on line "
+                    f"{source.lines[seen]}",
+                    "every pipeline has a name of its own",
+                )
 
 
 def _domains(source: Source, path: Path, entry: dict[str, Any]) -> Iterator[Fault]:
@@ -109,23 +129,177 @@ def _domains(source: Source, path: Path, entry: dict[str, Any]) -> Iterator[Faul
             )
 
 
+def _repeated_keys(source: Source, path: Path, entry: dict[str, Any]) -> Iterator[Fault]:
+    listing = entry.get("key_type")
+    seen: set[str] = set()
+    for index, kind in enumerate(listing if isinstance(listing, list) else []):
+        if isinstance(kind, str) and kind in seen:
+            yield source.fault(
+                (*path, "key_type", index), f"key type `{kind}` is listed twice", "remove one"
+            )
+        elif isinstance(kind, str):
+            seen.add(kind)
+
+
+def _cas(source: Source, data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Which CA an issuer is at, and what that CA wants of an account."""
+    for name, value in _mapping(data.get("issuers")).items():
+        path, entry = ("issuers", name), _mapping(value)
+        ca, directory = entry.get("ca"), entry.get("directory")
+        known = _authority(entry)
+        if known is None or not isinstance(value, dict):
+            continue
+        if ca is None and directory is None:
+            if not _is_misspelt("directory", entry) and not _is_misspelt("ca", entry):
+                yield source.fault(
+                    path,
+                    f"issuer `{name}` names no CA",
+                    f"add `directory:`, or `ca:` with one of {listed(AUTHORITIES)}",
+                )
+        elif ca is not None and AUTHORITIES[ca].directory and directory is not None:
+            yield source.fault(
+                (*path, "directory"),
+                f"`{ca}` has a directory of its own",
+                "remove `directory:`, or `ca:` where another CA is meant",
+            )
+        elif ca is not None and not known.directory and directory is None:
+            yield source.fault(
+                path,
+                f"`{ca}` has a directory for each customer",
+                "add the `directory:` of yours",
+            )
+        missing = entry.get("external_account") is None
+        if known.bound and missing and not _is_misspelt("external_account", entry):
+            yield source.fault(
+                path,
+                f"the CA of `{name}` makes accounts only with an external account binding",
+                "add `external_account:` with its `key_id` and the ARN of its `secret`",
+            )
+
+
+def _is_misspelt(key: str, entry: Mapping[str, Any]) -> bool:
+    """Whether an unknown key of an issuer looks like `key`: that is one fault, and told."""
+    unknown = entry.keys() - IssuerEntry.model_fields.keys()
+    return bool(difflib.get_close_matches(key, unknown, n=1))
+
+
+def _authority(issuer: Mapping[str, Any]) -> Authority | None:
+    """What is known of an issuer's CA; None where `ca` names none there is."""
+    ca, directory = issuer.get("ca"), issuer.get("directory")
+    if ca is not None and (not isinstance(ca, str) or ca not in AUTHORITIES):
+        return None
+    return authority(ca, directory if isinstance(directory, str) else None)
+
+
 def _issuers(
     source: Source, data: Mapping[str, Any], entries: list[tuple[Path, dict[str, Any]]]
 ) -> Iterator[Fault]:
     issuers = _mapping(data.get("issuers"))
-    default = _mapping(data.get("defaults")).get("issuer")
-    named: list[tuple[Path, Any]] = [(("defaults", "issuer"), default)]
+    default = _texts(_mapping(data.get("defaults")).get("issuer"))
+    named: list[tuple[Path, object]] = [
+        (("defaults", "issuer"), _mapping(data.get("defaults")).get("issuer"))
+    ]
     named += [((*path, "issuer"), entry.get("issuer")) for path, entry in entries]
-    for path, name in named:
-        if isinstance(name, str) and name not in issuers:
-            yield source.fault(path, f"there is no issuer `{name}`", nearest(name, issuers))
+    for path, value in named:
+        names = _texts(value)
+        for index, name in enumerate(names):
+            here = (*path, index) if isinstance(value, list) else path
+            if name not in issuers:
+                yield source.fault(here, f"there is no issuer `{name}`", nearest(name, issuers))
+            elif name in names[:index]:
+                yield source.fault(here, f"issuer `{name}` is listed twice", "remove one")
     for path, entry in entries:
-        own = entry.get("issuer")
         try:
-            if issuers and own is None:
-                issuer_name(None, default, issuers)
+            if issuers and entry.get("issuer") is None:
+                issuer_names(None, default, issuers)
         except Wrong as wrong:
             yield source.fault(path, wrong.what, wrong.right)
+
+
+def _orders(
+    source: Source, data: Mapping[str, Any], entries: list[tuple[Path, dict[str, Any]]]
+) -> Iterator[Fault]:
+    """What the CAs that are known would refuse, or what could never be in time."""
+    for path, entry in entries:
+        names = _issuers_of(data, entry)
+        own = entry.get("profile")
+        if own is not None and len(names) > 1:
+            yield source.fault(
+                (*path, "profile"),
+                f"a profile belongs to one CA, and this pipeline has {len(names)} issuers",
+                "set `profile` on each issuer instead",
+            )
+            continue
+        for name in names:
+            issuer = _mapping(_mapping(data.get("issuers")).get(name))
+            asked = own if isinstance(own, str) else issuer.get("profile")
+            known = _profile(issuer, asked if isinstance(asked, str) else "")
+            if known is not None:
+                said = f"`{name}` with profile `{asked}`" if asked else f"`{name}`"
+                yield from _too_many_names(source, path, entry, known, said)
+                yield from _too_early(source, path, entry, known, said)
+
+
+def _too_many_names(
+    source: Source, path: Path, entry: dict[str, Any], known: Profile, said: str
+) -> Iterator[Fault]:
+    domains = entry.get("domains")
+    count = len(domains) if isinstance(domains, list) else 0
+    # More than that is too many for every CA, and told as such.
+    if known.names < count <= NAMES_LIMIT:
+        yield source.fault(
+            (*path, "domains"),
+            f"there are {count} names, and certificates from {said} have at most {known.names}",
+            "split the pipeline, or choose another profile",
+        )
+
+
+def _too_early(
+    source: Source, path: Path, entry: dict[str, Any], known: Profile, said: str
+) -> Iterator[Fault]:
+    lead = _valid(TypeAdapter(Lead), entry.get("renew_before"))
+    if isinstance(lead, timedelta) and lead >= known.life:
+        life = f"{known.life / timedelta(days=1):.3g} days"
+        yield source.fault(
+            (*path, "renew_before"),
+            f"certificates from {said} live {life}: one would be due as soon as it is there",
+            "give less than that, or leave it out",
+        )
+
+
+def _profile(issuer: Mapping[str, Any], asked: str) -> Profile | None:
+    """The profile that an issuer's orders get, None where it is not known."""
+    known = _authority(issuer)
+    return known.profiles.get(asked) if known else None
+
+
+def _issuers_of(data: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The issuers of a pipeline that are there."""
+    issuers = _mapping(data.get("issuers"))
+    default = _texts(_mapping(data.get("defaults")).get("issuer"))
+    try:
+        names = issuer_names(_texts(entry.get("issuer")), default, issuers)
+    except Wrong:
+        return ()
+    return tuple(name for name in names if name in issuers)
+
+
+def _zones(source: Source, data: Mapping[str, Any]) -> Iterator[Fault]:
+    accounts = _mapping(data.get("accounts"))
+    first: dict[str, Path] = {}
+    for path, entry in _mappings(data.get("zones"), ("zones",)):
+        zone = _valid(TypeAdapter(ZoneName), entry.get("zone"))
+        account = entry.get("account") if entry.get("provider") == "route53" else None
+        if isinstance(account, str) and account not in accounts:
+            yield source.fault(
+                (*path, "account"),
+                f"there is no account `{account}`",
+                nearest(account, accounts) or "add it under `accounts:` at the top",
+            )
+        if zone is not None and (seen := first.setdefault(zone, path)) != path:
+            yield source.fault(
+                path, f"zone `{zone}` is on line {source.lines[seen]} already", "remove one"
+            )
 
 
 def _accounts(source: Source, data: Mapping[str, Any], placed: list[Placed]) -> Iterator[Fault]:
@@ -141,11 +315,11 @@ def _accounts(source: Source, data: Mapping[str, Any], placed: list[Placed]) -> 
 
 
 def _claims(source: Source, placed: list[Placed]) -> Iterator[Fault]:
-    addresses: dict[tuple[Path, str], Path] = {}
+    addresses: dict[tuple[Path, KeyType, str], Path] = {}
     claims: dict[str, Placed] = {}
     for place in placed:
         address, claim = place.target.address, place.target.claim
-        seen = addresses.setdefault((place.pipeline, address), place.path)
+        seen = addresses.setdefault((place.pipeline, place.key_type, address), place.path)
         if seen != place.path:
             yield source.fault(
                 place.path,
@@ -161,19 +335,16 @@ def _claims(source: Source, placed: list[Placed]) -> Iterator[Fault]:
             )
 
 
-def _key_types(source: Source, data: Mapping[str, Any], placed: list[Placed]) -> Iterator[Fault]:
-    issuers = _mapping(data.get("issuers"))
-    defaults = _mapping(data.get("defaults"))
+def _served_keys(source: Source, placed: list[Placed]) -> Iterator[Fault]:
     for place in placed:
-        try:
-            name = issuer_name(place.entry.get("issuer"), defaults.get("issuer"), issuers)
-        except Wrong:
-            name = ""
-        wanted = key_type(
-            _key_type(place.entry),
-            _key_type(_mapping(issuers.get(name) if isinstance(name, str) else None)),
-            _key_type(defaults),
-        )
+        wanted = place.key_type
+        if wanted not in place.kinds:
+            yield source.fault(
+                (*place.path, "key_type"),
+                f"the pipeline has no certificate with a key of type `{wanted}`",
+                f"add it to the pipeline's `key_type`; there is {listed(place.kinds)}",
+            )
+            continue
         possible = frozenset(KeyType).intersection(
             *(target.key_types for target in with_needs([place.target]).values())
         )
@@ -186,6 +357,25 @@ def _key_types(source: Source, data: Mapping[str, Any], placed: list[Placed]) ->
             )
 
 
-def _key_type(mapping: Mapping[str, Any]) -> KeyType | None:
-    name = mapping.get("key_type")
-    return KeyType(name) if isinstance(name, str) and name in set(KeyType) else None
+def _kinds_of(data: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[KeyType, ...]:
+    """The key types of a pipeline."""
+    first = next(iter(_issuers_of(data, entry)), "")
+    issuer = _mapping(_mapping(data.get("issuers")).get(first))
+    return key_types(
+        _key_types(entry) or None,
+        next(iter(_key_types(issuer)), None),
+        next(iter(_key_types(_mapping(data.get("defaults")))), None),
+    )
+
+
+def _key_types(mapping: Mapping[str, Any]) -> tuple[KeyType, ...]:
+    """Those of a mapping's `key_type` that there are."""
+    known = set(KeyType)
+    return tuple(KeyType(name) for name in _texts(mapping.get("key_type")) if name in known)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    several = as_list(value)
+    if not isinstance(several, list):
+        return ()
+    return tuple(each for each in several if isinstance(each, str))

@@ -71,7 +71,10 @@ def _refuse_address(text: str) -> None:
         ipaddress.ip_address(text.strip("[]"))
     except ValueError:
         return
-    raise Wrong(f"`{text}` is an IP address", "write the host name that points to it")
+    raise Wrong(
+        f"`{text}` is an IP address, and DNS-01 cannot prove an address",
+        "write the host name that points to it",
+    )
 
 
 def _wildcard_checked(text: str) -> str:

@@ -9,16 +9,30 @@ Both are generic over the target, so that the issuer, which deploys nothing, nee
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from certrail.keys import KeyType
+from certrail.pipelines.authorities import (
+    DAY,
+    HOUR,
+    NO_LIMITS,
+    Limits,
+    Rate,
+    authority,
+)
 from certrail.pipelines.domains import NAMES_LIMIT, normalise
+from certrail.pipelines.entry import Entry, Filled, Lead, OneOrMore, SecretArn, as_list
+from certrail.pipelines.zones import AnyZone, LexiconZone, Rfc2136Zone, Route53Zone
 from certrail.target import Region, Wrong
 
 T = TypeVar("T")
@@ -97,37 +111,95 @@ def _external_id(text: str) -> str:
     return text
 
 
-def _filled(text: str) -> str:
-    if not text.strip():
-        raise Wrong("the value is empty", "give it a value, or remove the key")
+def _root(text: str) -> str:
+    try:
+        # What the client that has to believe it reads it with.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError, TypeError):
+        raise Wrong(
+            "this is no certificate in PEM",
+            "write `root: |` and below it the certificate, from `-----BEGIN CERTIFICATE-----` on",
+        ) from None
     return text
 
 
 Name = Annotated[str, AfterValidator(_name)]
 Domain = Annotated[str, AfterValidator(normalise)]
-Filled = Annotated[str, AfterValidator(_filled)]
+Issuers = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_list), OneOrMore()]
+KeyTypes = Annotated[
+    tuple[KeyType, ...], Field(min_length=1), BeforeValidator(as_list), OneOrMore()
+]
 
 
-class Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Validation(StrEnum):
+    """How control over a name is proved."""
 
-    @classmethod
-    def model_parametrized_name(cls, params: tuple[type[Any], ...]) -> str:
-        """The schema calls it the same whatever the targets are."""
-        return cls.__name__
+    DNS_01 = "dns-01"
+    DNS_PERSIST_01 = "dns-persist-01"
 
 
-class Issuer(Entry):
+class ExternalAccount(Entry):
+    """The account at the CA's own site that the ACME account is bound to (RFC 8555, 7.3.4)."""
+
+    key_id: Filled = Field(description="Key id that the CA gave you.", examples=["kid-1"])
+    secret: SecretArn = Field(
+        description="ARN of the secret or parameter that holds the MAC key, in base64url, as the "
+        "CA gave it to you.",
+        examples=["arn:aws:secretsmanager:eu-central-1:111111111111:secret:zerossl-AbCdEf"],
+    )
+
+
+class LimitsEntry(Entry):
+    """Limits of the CA that were raised for your account."""
+
+    orders: int | None = Field(
+        default=None, ge=1, description="New orders of the account in three hours."
+    )
+    certificates: int | None = Field(
+        default=None, ge=1, description="Certificates of a registered domain in seven days."
+    )
+
+
+class IssuerEntry(Entry):
     """A CA and the account certrail has there."""
 
-    directory: Annotated[str, AfterValidator(_directory)] = Field(
-        description="URL of the CA's ACME directory.",
-        examples=["https://acme-v02.api.letsencrypt.org/directory"],
+    ca: (
+        Literal[
+            "letsencrypt",
+            "letsencrypt-staging",
+            "zerossl",
+            "google",
+            "sslcom-ecc",
+            "sslcom-rsa",
+            "actalis",
+            "aws-acm",
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="A CA that certrail knows. `aws-acm` needs the `directory` of your endpoint, "
+        "the others have theirs.",
+        examples=["letsencrypt"],
+    )
+    directory: Annotated[str, AfterValidator(_directory)] | None = Field(
+        default=None,
+        description="URL of the ACME directory of any other CA.",
+        examples=["https://ca.corp.example/acme/directory"],
+    )
+    root: Annotated[str, AfterValidator(_root)] | None = Field(
+        default=None,
+        description="Certificate, in PEM, that the directory's own TLS certificate chains to, for "
+        "a CA of your own; left out, the public roots.",
     )
     email: Annotated[str, AfterValidator(_email)] | None = Field(
         default=None,
         description="Contact of the ACME account, for CAs that write to it.",
         examples=["ops@example.com"],
+    )
+    external_account: ExternalAccount | None = Field(
+        default=None,
+        description="Binds the ACME account to yours at the CA. ZeroSSL, Google, SSL.com, Actalis "
+        "and AWS want it.",
     )
     profile: Filled | None = Field(
         default=None,
@@ -138,13 +210,27 @@ class Issuer(Entry):
         default=None,
         description="Key of the certificates from this issuer, before `defaults.key_type`.",
     )
+    preferred_chain: Filled | None = Field(
+        default=None,
+        description="Common name of the root, or of any issuer, in the chain to take where the CA "
+        "offers several; left out or not offered, the CA's first.",
+        examples=["ISRG Root X1"],
+    )
+    validation: Validation = Field(
+        default=Validation.DNS_01,
+        description="How names are proved. `dns-persist-01` writes no records: you set one for "
+        "each domain, once (`certrail account records`). A draft that few CAs offer.",
+    )
+    limits: LimitsEntry | None = Field(
+        default=None, description="Limits of the CA that were raised for your account."
+    )
 
 
 class Account(Entry):
     """Another AWS account, and the role to assume there."""
 
     role_arn: Annotated[str, AfterValidator(_role)] = Field(
-        description="Role that the deployers assume there.",
+        description="Role that deployers and issuer assume there.",
         examples=["arn:aws:iam::222222222222:role/certrail"],
     )
     external_id: Annotated[str, AfterValidator(_external_id)] | None = Field(
@@ -155,9 +241,10 @@ class Account(Entry):
 class Defaults(Entry):
     """What a pipeline or target leaves out."""
 
-    issuer: str | None = Field(
+    issuer: Issuers | None = Field(
         default=None,
-        description="Issuer of pipelines that name none. Not needed where there is only one.",
+        description="Issuer of pipelines that name none, or several in the order to try them. Not "
+        "needed where there is only one.",
         examples=["letsencrypt"],
     )
     region: Region | None = Field(
@@ -187,20 +274,28 @@ class PipelineEntry(Entry, Generic[T]):
         "one label. Names with other letters than a-z may be written as they are read.",
         examples=[["shop.example.com"]],
     )
-    issuer: str | None = Field(
+    issuer: Issuers | None = Field(
         default=None,
-        description="Name of an entry of `issuers`; left out, `defaults.issuer`, or the only one.",
+        description="Name of an entry of `issuers`, or several: the next is tried where one is "
+        "down or refuses. Left out, `defaults.issuer`, or the only one.",
         examples=["letsencrypt"],
     )
-    key_type: KeyType | None = Field(
+    key_type: KeyTypes | None = Field(
         default=None,
         description=f"Key of the certificate; left out, the issuer's, then `defaults.key_type`, "
-        f"then `{KeyType.ECDSA_P256}`.",
+        f"then `{KeyType.ECDSA_P256}`. Of several, each gets a certificate of its own, and a "
+        "target says with `key_type` which one it wants, if not the first.",
     )
     profile: Filled | None = Field(
         default=None,
         description="Profile of the CA to order with; left out, the issuer's.",
         examples=["tlsserver"],
+    )
+    renew_before: Lead | None = Field(
+        default=None,
+        description="How long before its end the certificate is renewed, where the CA does not say "
+        "when (RFC 9773); left out, with a third of its life left, half of one under ten days.",
+        examples=["20d"],
     )
     targets: tuple[T, ...] = Field(
         default=(),
@@ -211,11 +306,17 @@ class PipelineEntry(Entry, Generic[T]):
 class PipelinesFile(Entry, Generic[T]):
     """pipelines.yaml, whole."""
 
-    issuers: dict[Name, Issuer] = Field(
+    issuers: dict[Name, IssuerEntry] = Field(
         min_length=1, description="The CAs certificates come from, by a name of your choice."
     )
     accounts: dict[Name, Account] = Field(
-        default={}, description="Other AWS accounts to deploy to, by a name of your choice."
+        default={},
+        description="Other AWS accounts to deploy to or with DNS zones, by a name of your choice.",
+    )
+    zones: tuple[AnyZone, ...] = Field(
+        default=(),
+        description="Domains whose challenge records are not written to Route 53 in the account "
+        "certrail runs in.",
     )
     defaults: Defaults = Field(
         default=Defaults(), description="What holds where a pipeline or a target says nothing."
@@ -226,21 +327,40 @@ class PipelinesFile(Entry, Generic[T]):
 
 
 @dataclass(frozen=True)
+class Issuer:
+    """A CA, and what is asked of it. The fields are those of `IssuerEntry`, with what is known of
+    the CA filled in. name: its key in `issuers` and in the bucket."""
+
+    name: str
+    directory: str
+    root: str | None = None
+    email: str | None = None
+    external_account: ExternalAccount | None = None
+    profile: str | None = None
+    preferred_chain: str | None = None
+    validation: Validation = Validation.DNS_01
+    limits: Limits = NO_LIMITS
+
+
+@dataclass(frozen=True)
 class Pipeline(Generic[T]):
     """One certificate and its targets, with every default filled in.
 
-    domains: lower case, A-labels, in the order of the file.
-    issuer: `issuer_name` is its key in `issuers` and in the bucket.
-    profile: of the CA; None leaves the choice to it.
+    entry: its name in the file, where several pipelines come from one entry: one for each key type.
+    domains: lower case, A-labels, in the order of the file. issuers: in the order to try them.
+    renew_before: where the CA does not say when to renew; None for a part of the life.
+    configuration: a digest of all that the file says about issuing it; empty where it is not from a
+    file.
     """
 
     name: str
+    entry: str
     domains: tuple[str, ...]
-    issuer_name: str
-    issuer: Issuer
+    issuers: tuple[Issuer, ...]
     key_type: KeyType
-    profile: str | None
     targets: tuple[T, ...]
+    renew_before: timedelta | None = None
+    configuration: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,6 +370,7 @@ class Pipelines(Generic[T]):
     issuers: Mapping[str, Issuer]
     accounts: Mapping[str, Account]
     pipelines: tuple[Pipeline[T], ...]
+    zones: tuple[Route53Zone | Rfc2136Zone | LexiconZone, ...] = ()
 
     def named(self, name: str) -> Pipeline[T] | None:
         """The pipeline of that name, None where the file has none (any more)."""
@@ -258,36 +379,85 @@ class Pipelines(Generic[T]):
 
 def resolve(file: PipelinesFile[T]) -> Pipelines[T]:
     """Fill in the defaults of a file without faults."""
-    defaults = file.defaults
+    issuers = {name: _issuer(name, entry) for name, entry in file.issuers.items()}
     return Pipelines(
-        issuers=file.issuers,
+        issuers=issuers,
         accounts=file.accounts,
+        zones=file.zones,
         pipelines=tuple(
-            Pipeline(
-                name=entry.name,
-                domains=entry.domains,
-                issuer_name=(name := issuer_name(entry.issuer, defaults.issuer, file.issuers)),
-                issuer=(issuer := file.issuers[name]),
-                key_type=key_type(entry.key_type, issuer.key_type, defaults.key_type),
-                profile=entry.profile or issuer.profile,
-                targets=entry.targets,
-            )
-            for entry in file.pipelines
+            pipeline for entry in file.pipelines for pipeline in _pipelines(entry, file, issuers)
         ),
     )
 
 
-def issuer_name(own: str | None, default: str | None, issuers: Mapping[str, object]) -> str:
-    """The issuer of a pipeline. Raises Wrong where nothing decides."""
-    if name := own or default:
-        return name
+def _issuer(name: str, entry: IssuerEntry) -> Issuer:
+    known = authority(entry.ca, entry.directory)
+    raised = entry.limits or LimitsEntry()
+    limits = known.limits
+    if raised.orders:
+        limits = replace(limits, orders=Rate(raised.orders, 3 * HOUR))
+    if raised.certificates:
+        limits = replace(limits, certificates=Rate(raised.certificates, 7 * DAY))
+    return Issuer(
+        name=name,
+        directory=known.directory,
+        root=entry.root,
+        email=entry.email,
+        external_account=entry.external_account,
+        profile=entry.profile,
+        preferred_chain=entry.preferred_chain,
+        validation=entry.validation,
+        limits=limits,
+    )
+
+
+def _pipelines(
+    entry: PipelineEntry[T], file: PipelinesFile[T], issuers: Mapping[str, Issuer]
+) -> Iterator[Pipeline[T]]:
+    """One for each key type. The first has the entry's name and the targets that ask for none."""
+    names = issuer_names(entry.issuer, file.defaults.issuer, issuers)
+    kinds = key_types(entry.key_type, file.issuers[names[0]].key_type, file.defaults.key_type)
+    asked = tuple(
+        replace(issuers[name], profile=entry.profile or issuers[name].profile) for name in names
+    )
+    for kind in kinds:
+        says = (entry.domains, asked, kind, entry.renew_before, file.zones, file.accounts)
+        yield Pipeline(
+            name=pipeline_name(entry.name, kind, kinds),
+            entry=entry.name,
+            domains=entry.domains,
+            issuers=asked,
+            key_type=kind,
+            targets=tuple(
+                target
+                for target in entry.targets
+                if (getattr(target, "key_type", None) or kinds[0]) is kind
+            ),
+            renew_before=entry.renew_before,
+            configuration=hashlib.sha256(repr(says).encode()).hexdigest()[:16],
+        )
+
+
+def pipeline_name(entry: str, kind: KeyType, kinds: tuple[KeyType, ...]) -> str:
+    """The name of the certificate with one of an entry's keys: `shop`, and `shop.rsa-2048`."""
+    return entry if kind is kinds[0] else f"{entry}.{kind}"
+
+
+def issuer_names(
+    own: tuple[str, ...] | None, default: tuple[str, ...] | None, issuers: Mapping[str, object]
+) -> tuple[str, ...]:
+    """The issuers of a pipeline. Raises Wrong where nothing decides."""
+    if names := own or default:
+        return names
     if len(issuers) == 1:
-        return next(iter(issuers))
+        return (next(iter(issuers)),)
     raise Wrong(
         f"there are {len(issuers)} issuers, and nothing says which one to use",
         "add `issuer:` here, or set `defaults.issuer` for all",
     )
 
 
-def key_type(own: KeyType | None, issuer: KeyType | None, default: KeyType | None) -> KeyType:
-    return own or issuer or default or KeyType.ECDSA_P256
+def key_types(
+    own: tuple[KeyType, ...] | None, issuer: KeyType | None, default: KeyType | None
+) -> tuple[KeyType, ...]:
+    return own or ((issuer or default or KeyType.ECDSA_P256),)

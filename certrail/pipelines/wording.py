@@ -12,8 +12,18 @@ from pydantic_core import ErrorDetails
 
 from certrail.errors import Fault
 from certrail.keys import KeyType
-from certrail.pipelines.model import Account, Defaults, Issuer, PipelineEntry, PipelinesFile
+from certrail.pipelines.authorities import AUTHORITIES
+from certrail.pipelines.model import (
+    Account,
+    Defaults,
+    ExternalAccount,
+    IssuerEntry,
+    LimitsEntry,
+    PipelineEntry,
+    PipelinesFile,
+)
 from certrail.pipelines.source import Path, Source
+from certrail.pipelines.zones import ZONES
 from certrail.target import FromDefaults, Target, Wrong
 
 WANTED = {
@@ -61,7 +71,7 @@ def spoken(
     source: what was validated, before defaults were filled in; an error at something that was
     filled in is left out, as it is told where it was written.
     """
-    located = [(_path(error["loc"], kinds), error) for error in errors]
+    located = [(_path(error["loc"], source, kinds), error) for error in errors]
     misspelt = {
         (*path[:-1], close)
         for path, error in located
@@ -74,14 +84,27 @@ def spoken(
                 yield _missing(path, source, kinds)
         elif error["type"] == "too_short" and error["input"]:
             continue  # pydantic counts the valid items only, and told of the others
-        elif path in source.lines or path[-1:] == ("[key]",):
+        elif not _was_filled_in(path, source):
             yield _fault(path, error, source, kinds)
 
 
-def _path(loc: Path, kinds: Mapping[str, type[Target]]) -> Path:
-    """Of several kinds, pydantic puts the one it took after the item's number."""
+def _was_filled_in(path: Path, source: Source) -> bool:
+    """Whether it stands in a key that a target has from `defaults`, where it is told."""
+    match path:
+        case ("pipelines", _, "targets", _, str(key), *_) if key != "[key]":
+            return path[:5] not in source.lines
+    return False
+
+
+def _path(loc: Path, source: Source, kinds: Mapping[str, type[Target]]) -> Path:
+    """Where it stands in the file. Of several kinds, pydantic puts the one it took after the item's
+    number; and it numbers the one item that stands for a list."""
     if loc[2:3] == ("targets",) and len(kinds) > 1 and len(loc) > 4 and loc[4] in kinds:
-        return (*loc[:4], *loc[5:])
+        loc = (*loc[:4], *loc[5:])
+    if loc[:1] == ("zones",) and len(loc) > 2 and loc[2] in ZONES:
+        loc = (*loc[:2], *loc[3:])
+    if loc not in source.lines and loc[-1:] == (0,) and loc[:-1] in source.lines:
+        return loc[:-1]
     return loc
 
 
@@ -97,7 +120,13 @@ def _model(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> typ
         case ():
             return PipelinesFile
         case ("issuers", _):
-            return Issuer
+            return IssuerEntry
+        case ("issuers", _, "external_account"):
+            return ExternalAccount
+        case ("issuers", _, "limits"):
+            return LimitsEntry
+        case ("zones", _):
+            return ZONES.get(str(_at(path, source.data).get("provider")))
         case ("accounts", _):
             return Account
         case ("defaults",):
@@ -118,6 +147,9 @@ def _thing(path: Path, source: Source) -> str:
             return f"issuer `{name}`"
         case ("accounts", name):
             return f"account `{name}`"
+        case ("zones", int(number)):
+            name = _at(path, source.data).get("zone")
+            return f"zone `{name}`" if isinstance(name, str) else f"zone {number + 1}"
         case ("pipelines", int(number)):
             name = _at(path, source.data).get("name")
             return f"pipeline `{name}`" if isinstance(name, str) else f"pipeline {number + 1}"
@@ -132,6 +164,8 @@ def _subject(path: Path) -> str:
     match path:
         case ():
             return "the file"
+        case ("zones", int(number)):
+            return f"zone {number + 1}"
         case ("pipelines", int(number)):
             return f"pipeline {number + 1}"
         case ("pipelines", _, "targets", int(number)):
@@ -189,21 +223,34 @@ def _fault(
                 f"remove it; the keys left are {listed(unused)}" if unused else "remove it",
             )
         case "union_tag_not_found":
-            what = f"{subject} has no `type`"
-            if meant := difflib.get_close_matches("type", value, n=1):
-                return source.fault((*path, meant[0]), what, f"write `type:` for `{meant[0]}:`")
-            return source.fault(path, what, f"add `type:`, one of {listed(sorted(kinds))}")
+            tag = context["discriminator"].strip("'")
+            what = f"{subject} has no `{tag}`"
+            if meant := difflib.get_close_matches(tag, value, n=1):
+                return source.fault((*path, meant[0]), what, f"write `{tag}:` for `{meant[0]}:`")
+            choice = ZONES if path[0] == "zones" else kinds
+            return source.fault(path, what, f"add `{tag}:`, one of {listed(sorted(choice))}")
         case "union_tag_invalid":
-            tag = str(context["tag"])
+            chosen = str(context["tag"])
+            if path[0] == "zones":
+                what, right = f"there is no provider `{chosen}`", nearest(chosen, ZONES)
+                return source.fault((*path, "provider"), what, right)
+            what = f"there is no target type `{chosen}`"
+            return source.fault((*path, "type"), what, nearest(chosen, kinds))
+        case "enum" if "key_type" in path[-2:] and isinstance(value, list):
+            what = f"{subject} is a list, where one is needed"
+            return source.fault(path, what, "several are for a pipeline to list")
+        case "literal_error" if path[-1:] == ("ca",) and isinstance(value, str):
+            right = nearest(value, AUTHORITIES)
             return source.fault(
-                (*path, "type"), f"there is no target type `{tag}`", nearest(tag, kinds)
+                path, f"there is no CA `{value}` here", f"{right}, or give its `directory:` instead"
             )
-        case "enum" if path[-1] == "key_type":
+        case "enum" if "key_type" in path[-2:]:
             what = f"there is no key type `{value}`"
             return source.fault(path, what, nearest(str(value), KeyType))
         case "enum" | "literal_error":
-            what = f"{subject} cannot be `{value}`"
-            return source.fault(path, what, f"it may be {context['expected']}")
+            what = f"{subject} cannot be {_quoted(value)}"
+            choice = context["expected"].replace("'", "`")
+            return source.fault(path, what, f"it may be {choice}")
         case "value_error":
             reason = context["error"]
             if isinstance(reason, Wrong):
@@ -226,6 +273,10 @@ def _fault(
         return source.fault(path, what, _reshaped(kind, value))
     what, _, right = error["msg"].removeprefix("Input ").partition(" → ")
     return source.fault(path, f"{subject} {what}", right)
+
+
+def _quoted(value: Any) -> str:
+    return f"`{value}`" if isinstance(value, str) else _said(value)
 
 
 def _example(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> str:

@@ -4,7 +4,7 @@ resolvers will ask, so that no cache is in between and none is filled with "no s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,6 +22,8 @@ from issuer.clock import Backoff, Clock
 from issuer.dns import Token
 
 QUERY_TIMEOUT = 3.0
+# A zone has four servers, and most of the time is waiting.
+AT_ONCE = 32
 
 # Route 53 has told all its servers before they are asked (INSYNC). What they do not show by now is
 # asked of servers that never will.
@@ -44,14 +46,24 @@ def parse_servers(text: str) -> tuple[Server, ...]:
     return tuple(_server(part.strip()) for part in text.split(",") if part.strip())
 
 
-def await_visible(tokens: Sequence[Token], servers: Sequence[Server], clock: Clock) -> None:
-    """Wait until every server shows every token, but not longer than `VISIBLE_WITHIN`. Raises
-    DnsError then, naming what is missing where."""
+def address_of(server: Server) -> str:
+    """The server's address. Raises DNSException where its name has none."""
+    if dns.inet.is_address(server.host):
+        return server.host
+    # Lambda has no IPv6 to the outside unless a VPC gives it one, and every server has IPv4.
+    return str(dns.resolver.resolve(server.host, "A", lifetime=QUERY_TIMEOUT)[0])
+
+
+def await_visible(shown: Mapping[Server, Sequence[Token]], clock: Clock) -> None:
+    """Wait until every server shows its tokens, but not longer than `VISIBLE_WITHIN`. Raises
+    DnsError then, naming what is missing where; DeadlinePassed, with the same words, where the
+    run's own time was over before that."""
+    hurried = clock.left < VISIBLE_WITHIN.total_seconds()
     clock = replace(clock, deadline=min(clock.deadline, clock.now() + VISIBLE_WITHIN))
     backoff = Backoff(clock, "the nameservers to show the challenge records", first=0.2)
-    missing = {server: tuple(tokens) for server in servers}
-    with ThreadPoolExecutor(max_workers=len(servers)) as pool:
-        while True:
+    missing = {server: tuple(tokens) for server, tokens in shown.items()}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while missing:
             answers = dict(zip(missing, pool.map(_missing, missing, missing.values()), strict=True))
             missing = {server: lacks for server, (lacks, _) in answers.items() if lacks}
             if not missing:
@@ -62,7 +74,8 @@ def await_visible(tokens: Sequence[Token], servers: Sequence[Server], clock: Clo
                 reasons = "; ".join(
                     f"{server}: {answers[server][1]}" for server in sorted(missing, key=str)
                 )
-                raise DnsError(
+                late = DeadlinePassed if hurried else DnsError
+                raise late(
                     f"the challenge records did not appear in time ({reasons})",
                     next="Check that these nameservers serve the zone and can be reached from here",
                     retryable=True,
@@ -77,7 +90,7 @@ def _missing(server: Server, tokens: Iterable[Token]) -> tuple[tuple[Token, ...]
     missing: list[Token] = []
     reason = ""
     try:
-        address = _address(server)
+        address = address_of(server)
         for name, wanted in by_name.items():
             shown = _texts(address, server.port, name)
             if lacks := [token for token in wanted if token.value not in shown]:
@@ -87,13 +100,6 @@ def _missing(server: Server, tokens: Iterable[Token]) -> tuple[tuple[Token, ...]
         # A server that does not answer one name is not asked for the others now.
         return tuple(tokens), f"{type(error).__name__}: {error}"
     return tuple(missing), reason
-
-
-def _address(server: Server) -> str:
-    if dns.inet.is_address(server.host):
-        return server.host
-    # Lambda has no IPv6 to the outside unless a VPC gives it one, and every server has IPv4.
-    return str(dns.resolver.resolve(server.host, "A", lifetime=QUERY_TIMEOUT)[0])
 
 
 def _texts(address: str, port: int, name: str) -> set[str]:

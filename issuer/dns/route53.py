@@ -9,27 +9,31 @@ answers with at most eight of them
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from certrail.aws import Aws
-from certrail.errors import AwsError, CertrailError, DnsError, raise_together
+from certrail.errors import AwsError, CertrailError, DnsError, RecordsLeft
 from issuer.clock import Backoff, Clock
-from issuer.dns import Token
-from issuer.dns.authoritative import Server, await_visible
+from issuer.dns import Token, left_behind
+from issuer.dns.authoritative import Server
 
 if TYPE_CHECKING:
-    from types_boto3_route53.type_defs import ChangeTypeDef
+    from types_boto3_route53.type_defs import (
+        ChangeTypeDef,
+        GetHostedZoneResponseTypeDef,
+        HostedZoneTypeDef,
+    )
 
 TTL = 60
 # A request takes 1000 records and 32,000 characters of values, and UPSERT counts twice
 # (docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeResourceRecordSets.html). A token has
 # 45 characters.
 BATCH = 300
+# "up to eight healthy records" (routing-policy-multivalue.html).
+MULTIVALUE_ANSWERS = 8
 
 
 @dataclass(frozen=True)
@@ -73,53 +77,86 @@ def zones_of(name: str, zones: Iterable[Zone]) -> tuple[Zone, ...]:
 class Route53:
     """Challenge records in the public hosted zones of one account.
 
-    nameservers: asked instead of the zones' own, where those cannot be reached from here or are
-    not what the CA asks. None for the zones' own.
+    zone_id: the one zone to write to; None for those of the account that the names are in.
+    nameservers: see `Dns`.
     """
 
-    def __init__(self, aws: Aws, nameservers: Sequence[Server] | None = None) -> None:
-        self._route53 = aws.route53()
-        self._nameservers = nameservers
+    most: int | None = MULTIVALUE_ANSWERS
 
-    def locate(self, names: Iterable[str]) -> None:
-        failures: list[CertrailError] = []
+    def __init__(
+        self,
+        aws: Aws,
+        zone_id: str | None = None,
+        nameservers: Sequence[Server] | None = None,
+    ) -> None:
+        self._route53 = aws.route53()
+        self._zone_id = zone_id
+        self._nameservers = nameservers
+        self._delegations: dict[Zone, tuple[Server, ...]] = {}
+
+    def locate(self, names: Iterable[str]) -> dict[str, CertrailError]:
+        lost: dict[str, CertrailError] = {}
         for name in names:
             try:
                 zones_of(name, self._zones)
             except DnsError as error:
-                failures.append(error)
-        raise_together("not every name has a zone", failures)
+                lost[name] = error
+        return lost
 
-    @contextmanager
-    def presenting(self, tokens: Sequence[Token], clock: Clock) -> Iterator[None]:
-        placed: list[Batch] = []
+    def place(self, tokens: Sequence[Token], clock: Clock, placed: list[Token]) -> None:
+        # All are under way before the first is waited for.
+        changes = [self._submit(batch, placed) for batch in self._batches(tokens)]
+        for change in changes:
+            self._await_in_sync(change, clock)
+
+    def remove(self, tokens: Sequence[Token]) -> list[RecordsLeft]:
+        failures: list[RecordsLeft] = []
         try:
-            changes = [self._place(batch, placed) for batch in self._batches(tokens)]
-            for change in changes:
-                self._await_in_sync(change, clock)
-            for zone, there in _by_zone(placed).items():
-                await_visible(there, self._servers(zone), clock)
-            yield
+            # Where there is no zone any more, there is no record.
+            lost = self.locate({token.name for token in tokens})
         except CertrailError as error:
-            raise_together(
-                "the challenge failed, and left records behind", [error, *self._remove(placed)]
-            )
-        except BaseException as error:
-            for left in self._remove(placed):
-                error.add_note(str(left))
-            raise
-        else:
-            raise_together("challenge records were left behind", self._remove(placed))
+            return [left_behind("Route 53", tokens, error)]
+        for batch in self._batches([token for token in tokens if token.name not in lost]):
+            try:
+                self._change(batch.zone, "DELETE", batch.tokens)
+            except AwsError as error:
+                if error.code == "InvalidChangeBatch":
+                    # All or nothing: one that is gone keeps the others.
+                    failures += self._remove_each(batch)
+                else:
+                    failures.append(left_behind(f"zone {batch.zone.name}", batch.tokens, error))
+        return failures
+
+    def servers(self, name: str) -> Sequence[Server]:
+        if self._nameservers is not None:
+            return self._nameservers
+        return [server for zone in zones_of(name, self._zones) for server in self._serving(zone)]
 
     @cached_property
     def _zones(self) -> tuple[Zone, ...]:
+        if self._zone_id is not None:
+            return (self._chosen(self._zone_id),)
         pages = self._route53.get_paginator("list_hosted_zones").paginate()
         return tuple(
-            Zone(_name(zone["Name"]), zone["Id"].rpartition("/")[2])
-            for page in pages
-            for zone in page["HostedZones"]
-            if not zone.get("Config", {}).get("PrivateZone", False)
+            _zone(zone) for page in pages for zone in page["HostedZones"] if not _is_private(zone)
         )
+
+    def _chosen(self, zone_id: str) -> Zone:
+        answer = self._route53.get_hosted_zone(Id=zone_id)
+        if _is_private(answer["HostedZone"]):
+            raise DnsError(
+                "this hosted zone is private: no CA sees its records",
+                where=f"Route 53, zone {zone_id}",
+                next="Give the id of the public zone, or leave `zone_id` out",
+            )
+        zone = _zone(answer["HostedZone"])
+        self._delegations[zone] = _servers(answer)
+        return zone
+
+    def _serving(self, zone: Zone) -> tuple[Server, ...]:
+        if zone not in self._delegations:
+            self._delegations[zone] = _servers(self._route53.get_hosted_zone(Id=zone.id))
+        return self._delegations[zone]
 
     def _batches(self, tokens: Sequence[Token]) -> list[Batch]:
         by_zone: dict[Zone, list[Token]] = {}
@@ -132,15 +169,15 @@ class Route53:
             for start in range(0, len(there), BATCH)
         ]
 
-    def _place(self, batch: Batch, placed: list[Batch]) -> str:
-        """Submit the batch, and return the change's id."""
-        # Noted before the call: one whose answer is lost may have been obeyed.
-        placed.append(batch)
+    def _submit(self, batch: Batch, placed: list[Token]) -> str:
+        """Returns the change's id."""
+        before = len(placed)
+        placed += batch.tokens
         try:
             return self._change(batch.zone, "UPSERT", batch.tokens)
         except AwsError as error:
             if not error.retryable:
-                placed.remove(batch)
+                del placed[before:]
             if error.code == "InvalidChangeBatch":
                 raise DnsError(
                     f"the challenge records cannot be written ({error.what})",
@@ -177,52 +214,25 @@ class Route53:
         while self._route53.get_change(Id=change)["ChangeInfo"]["Status"] != "INSYNC":
             backoff.pause()
 
-    def _servers(self, zone: Zone) -> Sequence[Server]:
-        if self._nameservers is not None:
-            return self._nameservers
-        names = self._route53.get_hosted_zone(Id=zone.id)["DelegationSet"]["NameServers"]
-        return [Server(name) for name in names]
-
-    def _remove(self, placed: Sequence[Batch]) -> list[CertrailError]:
-        """Delete what was placed, and return what could not be."""
-        failures: list[CertrailError] = []
-        for batch in placed:
-            try:
-                self._change(batch.zone, "DELETE", batch.tokens)
-            except AwsError as error:
-                if error.code == "InvalidChangeBatch":
-                    # All or nothing: one that is gone keeps the others.
-                    failures += self._remove_each(batch)
-                else:
-                    failures.append(_left(batch.zone, batch.tokens, error))
-        return failures
-
-    def _remove_each(self, batch: Batch) -> Iterator[CertrailError]:
+    def _remove_each(self, batch: Batch) -> Iterator[RecordsLeft]:
         for token in batch.tokens:
             try:
                 self._change(batch.zone, "DELETE", [token])
             except AwsError as error:
                 if error.code != "InvalidChangeBatch" or "not found" not in error.what:
-                    yield _left(batch.zone, [token], error)
+                    yield left_behind(f"zone {batch.zone.name}", [token], error)
 
 
-def _left(zone: Zone, tokens: Sequence[Token], cause: AwsError) -> DnsError:
-    names = ", ".join(sorted({token.name for token in tokens}))
-    error = DnsError(
-        f"challenge records could not be removed ({cause})",
-        where=f"zone {zone.name}",
-        next=f"Delete the TXT records of {names}",
-        retryable=cause.retryable,
-    )
-    error.__cause__ = cause
-    return error
+def _zone(zone: HostedZoneTypeDef) -> Zone:
+    return Zone(_name(zone["Name"]), zone["Id"].rpartition("/")[2])
 
 
-def _by_zone(batches: Sequence[Batch]) -> Mapping[Zone, list[Token]]:
-    return {
-        zone: [token for batch in there for token in batch.tokens]
-        for zone, there in groupby(batches, key=lambda batch: batch.zone)
-    }
+def _is_private(zone: HostedZoneTypeDef) -> bool:
+    return zone.get("Config", {}).get("PrivateZone", False)
+
+
+def _servers(answer: GetHostedZoneResponseTypeDef) -> tuple[Server, ...]:
+    return tuple(Server(name) for name in answer["DelegationSet"]["NameServers"])
 
 
 def _identifier(token: Token) -> str:

@@ -21,6 +21,7 @@ from sandbox.authorization import (
     s3,
     secretsmanager,
     sqs,
+    ssm,
 )
 from sandbox.authorization.request import Unmodelled
 from sandbox.calls import Call
@@ -62,6 +63,7 @@ SERVICES: dict[str, Callable[[Call, Mapping[str, Any]], list[Need]]] = {
     "s3": s3.needs,
     "secretsmanager": secretsmanager.needs,
     "sqs": sqs.needs,
+    "ssm": ssm.needs,
     "sts": others.sts,
     "tag": others.tag,
 }

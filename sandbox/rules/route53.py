@@ -2,6 +2,7 @@
 
 Sources:
   change   https://docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeResourceRecordSets.html
+  zone     https://docs.aws.amazon.com/Route53/latest/APIReference/API_CreateHostedZone.html
   get      https://docs.aws.amazon.com/Route53/latest/APIReference/API_GetChange.html
   list     https://docs.aws.amazon.com/Route53/latest/APIReference/API_ListResourceRecordSets.html
   types    https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/ResourceRecordTypes.html
@@ -299,8 +300,12 @@ _moto_zone = Route53Backend.create_hosted_zone
 
 
 def create_hosted_zone(self: Route53Backend, *args: Any, **kwargs: Any) -> FakeZone:
-    """The SOA record is a string. moto stores a structure, which reads as Python's repr."""
+    """The SOA record is a string: moto stores a structure, which reads as Python's repr. An id
+    begins with Z, as in all of AWS's examples (zone)."""
     zone = _moto_zone(self, *args, **kwargs)
+    del self.zones[zone.resource_id]
+    zone.resource_id = f"Z{zone.resource_id[1:]}"
+    self.zones[zone.resource_id] = zone
     for record in zone.rrsets:
         record.records = [
             each["Value"] if isinstance(each, dict) else each for each in record.records

@@ -140,10 +140,40 @@ def test_issue_renews_and_says_what_it_published(
     assert first.code == 0
     assert first.out.startswith("fleet: generation 1, ")
     assert "mail.example.org" in first.out
-    second = certrail("issue", "fleet", "--json").json()
+    (second,) = certrail("issue", "fleet", "--json").json()
     current = store.current("fleet")
     assert current is not None
     assert (second["generation"], second["fingerprint"]) == (2, current.fingerprint)
+
+
+def test_issue_of_a_pipeline_with_two_keys_issues_both(
+    certrail: Certrail, file: Path, store: Store
+) -> None:
+    file.write_text(
+        file.read_text()
+        .replace(
+            "domains: [mail.example.org]",
+            "domains: [mail.example.org]\n    key_type: [ecdsa-p256, rsa-2048]",
+        )
+        .replace("name: tls/fleet/bundle}", "name: tls/fleet/bundle, key_type: rsa-2048}")
+    )
+    assert certrail("push").out == f"{file}: 3 pipelines pushed to s3://{BUCKET}\n"
+    issued = certrail("issue", "fleet")
+    assert issued.code == 0, issued.err
+    assert [line.partition(":")[0] for line in issued.out.splitlines()] == [
+        "fleet",
+        "fleet.rsa-2048",
+    ]
+    assert certrail("issue", "fleet.rsa-2048", "--json").json()[0]["generation"] == 2
+    first, second = store.current("fleet"), store.current("fleet.rsa-2048")
+    assert first
+    assert second
+    assert (first.facts.key_type, second.facts.key_type) == ("ecdsa-p256", "rsa-2048")
+
+    assert certrail("apply", "fleet").code == 0
+    statuses = {each["pipeline"]: each for each in certrail("status", "--json", "fleet").json()}
+    assert statuses["fleet"]["targets"] == []
+    assert [each["holds"] for each in statuses["fleet.rsa-2048"]["targets"]] == [second.fingerprint]
 
 
 def test_push_uploads_a_good_file_and_no_other(
@@ -155,6 +185,54 @@ def test_push_uploads_a_good_file_and_no_other(
     file.write_text(good.replace("cloudfront", "cloudfornt"))
     assert certrail("push").code == 2
     assert store.pipelines_text() == good
+
+
+def test_push_keeps_a_file_back_whose_profile_the_ca_has_not(
+    certrail: Certrail, file: Path, store: Store
+) -> None:
+    good = file.read_text()
+    assert certrail("push").code == 0
+    at_the_pipeline = good.replace(
+        "domains: [mail.example.org]", "domains: [mail.example.org]\n    profile: clasic"
+    )
+    file.write_text(at_the_pipeline)
+    refused = certrail("push")
+    assert refused.code == 2
+    assert (
+        f"{file}:12: the CA of `sandbox` has no profile `clasic` → did you mean `classic`?"
+        in refused.err
+    )
+
+    file.write_text(good.replace("}\ndefaults", ", profile: shortlived}\ndefaults", 1))
+    refused = certrail("push")
+    assert refused.code == 2
+    assert (
+        f"{file}:2: the CA of `sandbox` has no profile `shortlived` → there is `classic`"
+        in refused.err
+    )
+    # Of two pipelines, and said once.
+    assert "certrail: 1 fault" in refused.err
+    assert store.pipelines_text() == good
+
+    file.write_text(at_the_pipeline.replace("clasic", "classic"))
+    assert certrail("push").code == 0
+    assert store.pipelines_text() == file.read_text()
+
+
+def test_push_goes_on_where_the_ca_cannot_be_asked(
+    certrail: Certrail, file: Path, store: Store, sandbox: Sandbox
+) -> None:
+    # What answers there is no ACME directory.
+    wrong = f"{sandbox.directory}/nowhere"
+    text = file.read_text().replace(
+        f"{{directory: {sandbox.directory}}}", f"{{directory: '{wrong}', profile: classic}}"
+    )
+    assert wrong in text
+    file.write_text(text)
+    pushed = certrail("push")
+    assert pushed.code == 0, pushed.err
+    assert "the profiles were not checked, the CA could not be asked: localhost" in pushed.err
+    assert store.pipelines_text() == text
 
 
 def test_status_shows_what_is_held_and_what_failed(

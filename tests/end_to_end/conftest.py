@@ -111,8 +111,9 @@ class World:
 
     def renew(self) -> Current:
         """Publish another certificate, as `certrail issue` does."""
+        patience = timedelta(seconds=PATIENCE)
         current = issue_here(
-            self.workspace, self.pipeline(), timedelta(seconds=PATIENCE), asked=True
+            self.workspace, self.workspace.local(), self.pipeline(), patience, asked=True
         )
         assert current
         return current

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,15 +15,18 @@ import pytest
 from certrail.aws import Aws
 from certrail.keys import KeyType
 from certrail.pipelines.model import Issuer, Pipeline
-from certrail.store import Current, Store
+from certrail.store import Current, Store, current_key
+from issuer.account import Accounts
 from issuer.clock import Clock
 from issuer.dns import authoritative
-from issuer.dns.route53 import Route53
+from issuer.dns.challenges import Dns
 from issuer.issue import issue
+from issuer.reissue import Asked
 from sandbox import Sandbox
 from sandbox.pebble import Options, Pebble
 from sandbox.server import Server
 from tests.buckets import make_bucket
+from tests.issuer.proxy import Proxy, in_front_of
 
 REGION: Literal["eu-central-1"] = "eu-central-1"
 ISSUER = "test-ca"
@@ -60,6 +64,20 @@ def zone(aws: Aws) -> str:
 
 
 @dataclass
+class Told:
+    """A teller that remembers."""
+
+    certificates: list[Current]
+    refusals: list[str]
+
+    def issued(self, current: Current) -> None:
+        self.certificates.append(current)
+
+    def replaces_refused(self, pipeline: str, why: str) -> None:
+        self.refusals.append(why)
+
+
+@dataclass
 class World:
     """Everything an issuance needs, for one test."""
 
@@ -68,6 +86,7 @@ class World:
     zone: str
     directory: str
     sandbox: Sandbox
+    told: Told = field(default_factory=lambda: Told([], []))
 
     def pipeline(
         self,
@@ -79,17 +98,16 @@ class World:
     ) -> Pipeline[object]:
         return Pipeline(
             name=name,
+            entry=name,
             domains=domains or (self.zone,),
-            issuer_name=ISSUER,
-            issuer=Issuer(directory=directory or self.directory),
+            issuers=(Issuer(ISSUER, directory or self.directory, profile=profile),),
             key_type=key_type,
-            profile=profile,
             targets=(),
         )
 
     @property
-    def dns(self) -> Route53:
-        return Route53(self.aws, [authoritative.Server(*self.sandbox.dns)])
+    def dns(self) -> Dns:
+        return Dns(self.aws, nameservers=[authoritative.Server(*self.sandbox.dns)])
 
     def issue(
         self,
@@ -97,9 +115,18 @@ class World:
         *,
         clock: Clock | None = None,
         asked: int | None = None,
+        accounts: Accounts | None = None,
     ) -> Current | None:
+        """asked: for a certificate newer than this generation. accounts: of a warm process."""
+        clock = clock or within(60)
         return issue(
-            pipeline or self.pipeline(), self.store, self.dns, clock or within(60), asked=asked
+            pipeline or self.pipeline(),
+            self.store,
+            self.dns,
+            clock,
+            accounts or Accounts(self.store, self.aws),
+            self.told,
+            asked=None if asked is None else Asked(asked, "asked for", clock.now()),
         )
 
     def texts(self) -> list[str]:
@@ -130,6 +157,21 @@ def world(
     return World(aws, store, zone, ca.directory, sandbox)
 
 
+@pytest.fixture
+def proxy(
+    world: World, ca: Pebble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Proxy]:
+    with in_front_of(ca.directory, ca.ca_bundle, tmp_path) as running:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        yield running
+
+
+@pytest.fixture
+def proxied(world: World, proxy: Proxy) -> World:
+    """The CA behind the proxy."""
+    return replace(world, directory=f"https://localhost:{proxy.port}/dir")
+
+
 def make_zone(aws: Aws, name: str, *, private: bool = False) -> str:
     """Returns the zone's id."""
     vpc = {"VPC": {"VPCRegion": REGION, "VPCId": "vpc-1"}} if private else {}
@@ -146,3 +188,28 @@ def within(seconds: float) -> Clock:
     return Clock(
         lambda: datetime.now(UTC), time.sleep, datetime.now(UTC) + timedelta(seconds=seconds)
     )
+
+
+def hurried(left: timedelta, begins: datetime | None = None) -> Clock:
+    """A clock that runs ahead while somebody waits, so that patience costs nothing. begins: the
+    moment it starts at, now where it is not given."""
+    ahead = begins - datetime.now(UTC) if begins else timedelta(0)
+
+    def now() -> datetime:
+        return datetime.now(UTC) + ahead
+
+    def sleep(pause: float) -> None:
+        nonlocal ahead
+        ahead += timedelta(seconds=pause)
+        # The CA's time is the machine's.
+        time.sleep(min(pause, 0.05))
+
+    return Clock(now, sleep, now() + left)
+
+
+def age(world: World, by: timedelta, name: str = "shop") -> None:
+    """Let a pipeline's certificate have been published earlier."""
+    found = world.store.read(current_key(name), Current)
+    assert found is not None
+    older = replace(found.value, published_at=found.value.published_at - by)
+    world.store.write(current_key(name), older, Current, found.etag)

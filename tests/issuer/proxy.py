@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import trustme
@@ -39,6 +42,7 @@ class Proxy(ThreadingHTTPServer):
         self.instead: Callable[[str, str], Answer | None] = lambda method, path: None
         self.after: Callable[[str, str], Answer | None] = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
+        self.payloads: list[dict[str, Any] | None] = []
 
     @property
     def port(self) -> int:
@@ -63,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.seen.append((self.command, self.path))
+        self.server.payloads.append(_payload(body))
         answer = self.server.instead(self.command, self.path)
         if answer is None:
             # Host is passed on as it came: Pebble makes its URLs from it.
@@ -85,6 +90,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _payload(body: bytes) -> dict[str, Any] | None:
+    """What a JWS signs (RFC 7515, 7.2.2)."""
+    try:
+        text = json.loads(body)["payload"]
+        said = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, KeyError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
 @contextmanager
 def in_front_of(upstream: str, ca_bundle: Path, folder: Path) -> Iterator[Proxy]:
     """A proxy of a server that `ca_bundle` vouches for. Its own root is ca.pem in `folder`."""
@@ -102,3 +117,20 @@ def in_front_of(upstream: str, ca_bundle: Path, folder: Path) -> Iterator[Proxy]
         proxy.shutdown()
         thread.join()
         proxy.server_close()
+
+
+def problem(status: int, kind: str, detail: str, **headers: str) -> Answer:
+    body = {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail, "status": status}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(
+        status, named | {"Content-Type": "application/problem+json"}, json.dumps(body).encode()
+    )
+
+
+def once(part: str, answer: Answer, times: int = 1) -> Callable[[str, str], Answer | None]:
+    left = [answer] * times
+
+    def fault(method: str, path: str) -> Answer | None:
+        return left.pop() if part in path and method == "POST" and left else None
+
+    return fault

@@ -13,18 +13,20 @@ from certrail.bundle import Facts
 from certrail.keys import KeyType
 from certrail.pipelines.model import Issuer, Pipeline
 from certrail.store import Current, Issued
-from issuer.due import Why, due, renew_at, waits, wanted
+from issuer.due import Due, Why, due, waits, wanted
 from issuer.lease import Progress
+from issuer.reissue import Asked
+from issuer.renewal import renew_at
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DIRECTORY = "https://ca.example/dir"
+OTHER = "https://other.example/dir"
 PIPELINE: Pipeline[object] = Pipeline(
     name="shop",
+    entry="shop",
     domains=("shop.example", "*.shop.example"),
-    issuer_name="ca",
-    issuer=Issuer(directory=DIRECTORY),
+    issuers=(Issuer("ca", DIRECTORY, profile="tlsserver"),),
     key_type=KeyType.ECDSA_P256,
-    profile="tlsserver",
     targets=(),
 )
 
@@ -57,7 +59,8 @@ def current(
 
 
 def why(pipeline: Pipeline[object], held: Current | None, asked: int | None = None) -> Why | None:
-    found = due(pipeline, held, NOW, asked=asked)
+    wish = None if asked is None else Asked(asked, "asked for", NOW)
+    found = due(pipeline, held, NOW, asked=wish)
     return found.why if found else None
 
 
@@ -95,8 +98,15 @@ def test_an_expired_one_is_due() -> None:
     [
         (replace(PIPELINE, domains=("shop.example",)), "domains"),
         (replace(PIPELINE, key_type=KeyType.RSA_2048), "key type"),
-        (replace(PIPELINE, profile=None), "profile"),
-        (replace(PIPELINE, issuer=Issuer(directory="https://other.example/dir")), "issuer"),
+        (replace(PIPELINE, issuers=(Issuer("ca", DIRECTORY),)), "profile"),
+        (replace(PIPELINE, issuers=(Issuer("ca", OTHER, profile="tlsserver"),)), "issuer"),
+        (
+            replace(
+                PIPELINE,
+                issuers=(Issuer("ca", DIRECTORY, profile="tlsserver", preferred_chain="X1"),),
+            ),
+            "preferred chain",
+        ),
     ],
 )
 def test_by_a_changed_file(changed: Pipeline[object], told: str) -> None:
@@ -115,7 +125,8 @@ def test_the_order_of_the_names_is_no_change(domains: list[str]) -> None:
 
 
 def test_an_address_for_the_ca_s_letters_is_no_change() -> None:
-    pipeline = replace(PIPELINE, issuer=Issuer(directory=DIRECTORY, email="ops@shop.example"))
+    letters = replace(PIPELINE.issuers[0], email="ops@shop.example")
+    pipeline = replace(PIPELINE, issuers=(letters,))
     assert why(pipeline, current()) is None
 
 
@@ -124,12 +135,35 @@ def test_asked_for_counts_until_something_newer_is_there() -> None:
     assert why(PIPELINE, current(generation=4), asked=3) is None
 
 
-def test_a_failure_waits_unless_the_file_changed() -> None:
+def test_a_failure_waits_for_its_next_attempt() -> None:
+    pipeline = replace(PIPELINE, configuration="as it was")
     failed = Progress(
-        wanted(PIPELINE), attempts=1, error="no", next_attempt=NOW + timedelta(minutes=1)
+        wanted(pipeline),
+        "as it was",
+        attempts=1,
+        error="no",
+        ended_at=NOW,
+        next_attempt=NOW + timedelta(minutes=1),
     )
-    assert waits(PIPELINE, failed, NOW)
-    assert not waits(PIPELINE, failed, NOW + timedelta(minutes=1))
-    assert not waits(replace(PIPELINE, domains=("shop.example",)), failed, NOW)
-    assert not waits(PIPELINE, None, NOW)
-    assert not waits(PIPELINE, Progress(wanted(PIPELINE)), NOW)
+    old = Due("shop", Why.WINDOW, "due", NOW - timedelta(hours=1))
+    assert waits(pipeline, failed, NOW, None)
+    assert waits(pipeline, failed, NOW, old)
+    assert not waits(pipeline, failed, NOW + timedelta(minutes=1), old)
+    # Whatever in the file changed may be what repairs it: a zone, a root, a secret's ARN.
+    assert not waits(replace(pipeline, configuration="repaired"), failed, NOW, old)
+    # A window of the CA's that has opened since, or a new wish.
+    assert not waits(pipeline, failed, NOW, replace(old, since=NOW + timedelta(seconds=1)))
+    assert not waits(pipeline, None, NOW, old)
+    assert not waits(pipeline, Progress(wanted(pipeline), "as it was"), NOW, old)
+
+
+def test_the_issuer_of_a_certificate_is_known_by_its_name() -> None:
+    """Two accounts at one CA, of which the second has issued."""
+    first = Issuer("main", DIRECTORY, profile="tlsserver")
+    pipeline = replace(PIPELINE, issuers=(first, Issuer("backup", DIRECTORY)))
+    held = current()
+    by_backup = replace(held, issued=replace(held.issued, issuer="backup", profile=None))
+    assert why(pipeline, by_backup) is None
+    # One that was renamed since is known by its CA.
+    renamed = replace(held, issued=replace(held.issued, issuer="gone"))
+    assert why(pipeline, renamed) is None

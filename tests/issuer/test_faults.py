@@ -4,57 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 
 import pytest
 
-from certrail.errors import AccessDenied, AcmeRefused, AwsError, DnsError
+from certrail.errors import AccessDenied, AcmeRefused, AwsError, CertrailError
+from certrail.keys import KeyType
+from certrail.pipelines.authorities import AUTHORITIES
+from certrail.pipelines.model import Issuer
+from certrail.store import budget_key, renewal_key
 from issuer import lease
 from issuer.acme import PATIENCE, Unreachable
 from issuer.clock import Clock
+from issuer.due import Why
+from issuer.survey import survey
 from sandbox.calls import Call
 from sandbox.pebble import Pebble
 from sandbox.server import Server
-from tests.issuer.conftest import World, within
-from tests.issuer.proxy import Answer, Proxy, in_front_of
-
-Fault = Callable[[str, str], Answer | None]
-
-
-@pytest.fixture
-def proxy(
-    world: World, ca: Pebble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Proxy]:
-    with in_front_of(ca.directory, ca.ca_bundle, tmp_path) as running:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-        yield running
-
-
-@pytest.fixture
-def proxied(world: World, proxy: Proxy) -> World:
-    """The CA behind the proxy."""
-    return replace(world, directory=f"https://localhost:{proxy.port}/dir")
-
-
-def problem(status: int, kind: str, detail: str, **headers: str) -> Answer:
-    body = {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail, "status": status}
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(
-        status, named | {"Content-Type": "application/problem+json"}, json.dumps(body).encode()
-    )
-
-
-def once(part: str, answer: Answer, times: int = 1) -> Fault:
-    left = [answer] * times
-
-    def fault(method: str, path: str) -> Answer | None:
-        return left.pop() if part in path and method == "POST" and left else None
-
-    return fault
+from tests.issuer.conftest import ISSUER, World, within
+from tests.issuer.proxy import Answer, Proxy, once, problem
 
 
 @pytest.mark.parametrize("part", ["sign-me-up", "order-plz", "authZ", "chalZ", "finalize", "certZ"])
@@ -253,7 +223,7 @@ def test_cleaning_up_is_denied_after_the_certificate_is_there(world: World, serv
 
     with (
         server.refuse("route53:ChangeResourceRecordSets", "AccessDenied", when=deletes),
-        pytest.raises(DnsError, match="could not be removed"),
+        pytest.raises(CertrailError, match="could not be removed"),
     ):
         world.issue()
     # Published nevertheless, and the error says which record to delete.
@@ -263,22 +233,125 @@ def test_cleaning_up_is_denied_after_the_certificate_is_there(world: World, serv
     assert f"_acme-challenge.{world.zone}" in str(progress.error)
 
 
-def test_a_certificate_that_cannot_be_published_is_not_ordered_again_today(
+def test_a_certificate_that_cannot_be_published_is_published_later(
     world: World, server: Server
 ) -> None:
-    """Let's Encrypt counts it, whatever became of it."""
+    """Let's Encrypt counts it, whatever became of it: the next run goes on with the same order."""
 
     def bundles(call: Call) -> bool:
-        return "certificates/" in str(call.params)
+        return "cert.pem" in str(call.params)
 
     with (
         server.refuse("s3:PutObject", "InternalError", when=bundles),
         pytest.raises(AwsError, match="InternalError"),
     ):
         world.issue()
+    assert world.texts() == []
     progress = lease.read(world.store, "shop")
     assert progress is not None
-    assert progress.next_attempt is not None
-    assert progress.failed_at is not None
-    assert progress.next_attempt - progress.failed_at == lease.DAILY
+    (order,) = progress.orders.values()
+    current = world.issue()
+    assert current is not None
+    assert current.issued.order == order
+    assert world.store.bundle(current).fingerprint == current.fingerprint
+
+
+def test_records_that_cannot_be_removed_hold_up_no_certificate(
+    world: World, server: Server
+) -> None:
+    """Of a role that may write and not delete: told each time, and issued all the same."""
+
+    def deletes(call: Call) -> bool:
+        return "DELETE" in str(call.params)
+
+    with server.refuse("route53:ChangeResourceRecordSets", "AccessDenied", when=deletes):
+        for generation in (1, 2):
+            with pytest.raises(CertrailError, match="could not be removed"):
+                world.issue(asked=generation - 1)
+            current = world.store.current("shop")
+            assert current is not None
+            assert current.generation == generation
+            # Longer each time, as after any failure: the message would use itself up.
+            progress = lease.read(world.store, "shop")
+            assert progress is not None
+            assert progress.attempts == generation
+    progress = lease.read(world.store, "shop")
+    assert progress is not None
+    assert len(progress.records) == 2
+    assert sorted(world.texts()) == [f"_acme-challenge.{world.zone}."] * 2
+    # Mended, the next run removes what all the others have left, and orders nothing.
+    (standing,) = survey(world.store, [world.pipeline()], {})
+    reason = standing.due(datetime.now(UTC))
+    assert reason is not None
+    assert reason.why is Why.RECORDS
+    assert world.issue() is None
     assert world.texts() == []
+    assert lease.read(world.store, "shop") == lease.Progress(progress.wanted)
+
+
+def test_records_that_cannot_be_removed_keep_nobody_from_the_next_issuer(
+    proxied: World, proxy: Proxy, ca: Pebble, server: Server
+) -> None:
+    def deletes(call: Call) -> bool:
+        return "DELETE" in str(call.params)
+
+    pipeline = proxied.pipeline()
+    second = Issuer("second", ca.directory, root=ca.ca_bundle.read_text())
+    both = replace(pipeline, issuers=(*pipeline.issuers, second))
+    refusal = problem(403, "unauthorized", "not today")
+    proxy.instead = lambda method, path: refusal if path.startswith("/chalZ") else None
+    with (
+        server.refuse("route53:ChangeResourceRecordSets", "AccessDenied", when=deletes),
+        pytest.raises(CertrailError, match="could not be removed"),
+    ):
+        proxied.issue(both)
+    current = proxied.store.current("shop")
+    assert current is not None
+    assert current.issued.issuer == "second"
+    assert "not today" in current.issued.instead_of[ISSUER]
+
+
+def test_another_key_type_while_an_order_is_open(world: World, server: Server) -> None:
+    """The CA may hand the same order out again, and the key that was kept for it is another."""
+
+    def certificates(call: Call) -> bool:
+        return "cert.pem" in str(call.params)
+
+    with (
+        server.refuse("s3:PutObject", "InternalError", when=certificates),
+        pytest.raises(AwsError, match="InternalError"),
+    ):
+        world.issue()
+    current = world.issue(world.pipeline(key_type=KeyType.RSA_2048))
+    assert current is not None
+    assert current.facts.key_type is KeyType.RSA_2048
+
+
+@pytest.mark.parametrize("key", [renewal_key("shop"), budget_key(ISSUER)])
+def test_a_broken_document_that_can_be_made_anew(world: World, key: str) -> None:
+    world.aws.s3().put_object(Bucket=world.store.bucket, Key=key, Body=b"?")
+    pipeline = world.pipeline()
+    counted = replace(pipeline.issuers[0], limits=AUTHORITIES["letsencrypt"].limits)
+    assert world.issue(replace(pipeline, issuers=(counted,))) is not None
+
+
+def test_a_wait_without_end_is_not_kept(proxied: World, proxy: Proxy) -> None:
+    """Of a proxy before the CA that says three years."""
+    answer = Answer(503, {"Retry-After": "99999999"}, b"busy")
+    proxy.instead = lambda method, path: answer if path == "/order-plz" else None
+    with pytest.raises(AcmeRefused, match="HTTP 503"):
+        proxied.issue()
+    progress = lease.read(proxied.store, "shop")
+    assert progress is not None
+    assert progress.next_attempt is not None
+    assert progress.next_attempt < datetime.now(UTC) + timedelta(days=9)
+
+
+@pytest.mark.parametrize("status", [500, 501, 507, 521, 526])
+def test_whatever_the_server_s_failure_is_it_may_pass(
+    proxied: World, proxy: Proxy, status: int
+) -> None:
+    proxy.instead = lambda method, path: Answer(status) if path == "/order-plz" else None
+    with pytest.raises(AcmeRefused, match=f"HTTP {status}") as caught:
+        proxied.issue(clock=within(1))
+    assert caught.value.retryable

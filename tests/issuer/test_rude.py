@@ -33,9 +33,9 @@ def test_no_issuance_is_lost(
 
             def one(number: int, rude: World = rude, chain: int = chain) -> Current | None:
                 names = (f"n{number % 40}.{rude.zone}", f"*.n{number % 40}.{rude.zone}")
-                pipeline = replace(
-                    rude.pipeline(*names, name=f"p{number}"), issuer_name=f"chain-{chain}"
-                )
+                pipeline = rude.pipeline(*names, name=f"p{number}")
+                issuer = replace(pipeline.issuers[0], name=f"chain-{chain}")
+                pipeline = replace(pipeline, issuers=(issuer,))
                 current = rude.issue(pipeline, clock=within(60))
                 assert current is not None
                 bundle = rude.store.bundle(current)

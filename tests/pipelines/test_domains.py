@@ -54,12 +54,12 @@ def test_a_name_as_the_certificate_has_it(text: str, name: str) -> None:
         ("a.example.com.", "`a.example.com.` ends with a dot", "write `a.example.com`"),
         (
             "203.0.113.7",
-            "`203.0.113.7` is an IP address",
+            "`203.0.113.7` is an IP address, and DNS-01 cannot prove an address",
             "write the host name that points to it",
         ),
         (
             "2001:db8::7",
-            "`2001:db8::7` is an IP address",
+            "`2001:db8::7` is an IP address, and DNS-01 cannot prove an address",
             "write the host name that points to it",
         ),
         ("1.2.3.4.5", "`1.2.3.4.5` ends in a number", "no top-level domain is a number"),

@@ -67,7 +67,10 @@ WRONG_FILES = {
     ),
     "a region of one kind on another": (
         FIRST + targets("{type: cloudfront, distribution: E12ABC, region: us-east-1}"),
-        ["7: unknown key `region` in target `cloudfront` → remove it; the keys left are `account`"],
+        [
+            "7: unknown key `region` in target `cloudfront` → remove it; the keys left are "
+            "`account`, `key_type`"
+        ],
     ),
     "keys that CloudFront cannot serve": (
         FIRST

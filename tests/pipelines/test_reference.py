@@ -10,10 +10,11 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from certrail.pipelines import Pipelines, load
+from certrail.pipelines.zones import ZONES
 from cli.reference import field_table, pages, schema
 from deployers.kinds.all import KINDS, AnyTarget
 from tests.pipelines.kinds import Box, Edge, File
-from tests.pipelines.test_load import FULL
+from tests.pipelines.test_load import FULL, MUCH
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,8 @@ def test_what_is_in_docs_is_what_make_docs_writes() -> None:
 
 def test_every_part_of_the_file_has_its_table() -> None:
     text = (ROOT / "docs/pipelines.md").read_text(encoding="utf-8")
-    for part in ("file", "issuer", "account", "defaults", "pipeline"):
+    parts = ["file", "issuer", "external_account", "limits", "account", "defaults", "pipeline"]
+    for part in [*parts, *(f"zone-{provider}" for provider in ZONES)]:
         assert f"<!-- fields: {part} -->\n\n| key |" in text
 
 
@@ -49,6 +51,20 @@ def test_the_schema_takes_the_sample_and_refuses_what_it_does_not_know() -> None
     assert list(validator.iter_errors(wrong))
 
 
+def test_the_schema_takes_what_loads() -> None:
+    load(MUCH, "pipelines.yaml", File)
+    validator = Draft202012Validator(json.loads(schema(File)))
+    assert not list(validator.iter_errors(yaml.safe_load(MUCH)))
+    for right, wrong in {
+        "key_type: [ecdsa-p256,": "key_type: [ecdsa,",
+        "renew_before: 20 d": "renew_before: 20 days",
+        "ca: zerossl": "ca: zerossel",
+        "provider: rfc2136": "provider: rfc2137",
+        "zone_id:": "zoneid:",
+    }.items():
+        assert list(validator.iter_errors(yaml.safe_load(MUCH.replace(right, wrong)))), wrong
+
+
 def test_the_schema_lets_defaults_fill_a_region() -> None:
     load(FULL, "pipelines.yaml", File)
     whole = json.loads(schema(File))
@@ -64,6 +80,8 @@ def test_a_table() -> None:
         "| `type` | `edge` | *needed* | The kind of target. |",
         "| `account` | text |  | Name of an entry of `accounts`; left out, the account certrail "
         "runs in. |",
+        "| `key_type` | `ecdsa-p256`, `ecdsa-p384`, `rsa-2048`, `rsa-3072`, `rsa-4096` |  | Which "
+        "certificate, where the pipeline's `key_type` lists several; left out, the first. |",
         "| `site` | text, like `E1EXAMPLE` | *needed* | Id of the site. |",
         "| `default` | `true` or `false` | `false` | Whether it is the default one. |",
     ]

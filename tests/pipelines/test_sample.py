@@ -32,7 +32,8 @@ def test_the_sample_has_what_people_ask_for_first() -> None:
 
 def test_the_issuer_reads_it_without_kinds() -> None:
     pipelines = load(TEXT, SAMPLE.name, Pipelines[Opaque])
-    assert {pipeline.issuer_name for pipeline in pipelines.pipelines} == {"sandbox"}
+    named = {issuer.name for pipeline in pipelines.pipelines for issuer in pipeline.issuers}
+    assert named == {"sandbox"}
     assert set(pipelines.issuers) == {"sandbox", "letsencrypt-staging", "letsencrypt"}
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from sandbox import resources
 from sandbox.dns import NameServer, closest
+from sandbox.pebble import free_ports
 from sandbox.server import Server
 
 OTHER_ACCOUNT = "222222222222"
@@ -349,3 +350,23 @@ def test_no_zone_is_closer(name: dns.name.Name, zones: set[dns.name.Name]) -> No
     found = closest(name, {zone: zone for zone in zones})
     around = [zone for zone in zones if name.is_subdomain(zone)]
     assert found == max(around, key=len, default=None)
+
+
+def test_a_zone_of_another_server(world: World) -> None:
+    """As if both were the world's; and SERVFAIL where the other does not answer."""
+    zone = world.zone("here.example")
+    world.put(zone, "www.here.example", "CNAME", "www.there.example")
+    free = free_ports(1)[0]
+    with NameServer() as other:
+        there = world.zone("there.example")
+        world.put(there, "www.there.example", "TXT", '"found"')
+        with world.nameserver.beside("there.example", other.address):
+            assert world.ask("www.here.example", "TXT") == ['"found"']
+            with pytest.raises(dns.resolver.NXDOMAIN):
+                world.ask("other.there.example", "TXT")
+        with (
+            world.nameserver.beside("there.example", ("127.0.0.1", free)),
+            pytest.raises(dns.resolver.NoNameservers),
+        ):
+            world.ask("www.here.example", "TXT")
+    assert world.ask("www.here.example", "TXT") == ['"found"']

@@ -60,6 +60,7 @@ class Scene:
         new_secret = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:new-??????"
         object_ = {"Bucket": "bucket", "Key": "dir/key"}
         group = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:group:*"
+        parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/certrail"
         bus = f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default"
         event = {"Source": "a", "DetailType": "b", "Detail": "{}"}
         metric = {"Namespace": "n", "MetricData": [{"MetricName": "m", "Value": 1.0}]}
@@ -145,6 +146,16 @@ class Scene:
                 queue,
             ),
             "sqs.receive_message": ("sqs:ReceiveMessage", {"QueueUrl": self.queue}, queue),
+            "ssm.get_parameter": (
+                "ssm:GetParameter",
+                {"Name": f"{parameter}/key", "WithDecryption": True},
+                f"{parameter}/*",
+            ),
+            "ssm.put_parameter": (
+                "ssm:PutParameter",
+                {"Name": "/certrail/new", "Value": "1", "Type": "SecureString"},
+                f"{parameter}/new",
+            ),
         }
 
 

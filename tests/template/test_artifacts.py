@@ -82,8 +82,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return build
 
 
-def make(name: str, folder: Path, architecture: str, python: str) -> None:
-    runtime = [f"ARCHITECTURE={architecture}", f"PYTHON_VERSION={python}"]
+def make(name: str, folder: Path, architecture: str, python: str, *more: str) -> None:
+    runtime = [f"ARCHITECTURE={architecture}", f"PYTHON_VERSION={python}", *more]
     places = [f"ARTIFACTS_DIR={folder}", f"PYTHON={PYTHON}"]
     makefile = ["make", "-s", "-C", str(ROOT / "functions")]
     subprocess.run([*makefile, f"build-{name}", *places, *runtime], check=True)
@@ -183,8 +183,13 @@ def test_the_scheduler_finds_what_is_due(invoke: Callable[[str, Any], Any]) -> N
 def test_the_worker_leaves_what_is_no_longer_in_the_file(
     invoke: Callable[[str, Any], Any],
 ) -> None:
-    message = {"messageId": "1", "body": '{"pipeline": "gone"}'}
-    assert invoke("IssuerWorker", {"Records": [message]}) is None
+    message = {
+        "messageId": "1",
+        "receiptHandle": "of-no-queue",
+        "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:gone.fifo",
+        "body": '{"pipeline": "gone"}',
+    }
+    assert invoke("IssuerWorker", {"Records": [message]}) == {"batchItemFailures": []}
 
 
 @pytest.mark.parametrize(
@@ -248,6 +253,25 @@ def test_every_aws_service_that_certrail_calls_is_there(
     assert {path.name for path in data.iterdir() if path.is_dir()} == set(services)
 
 
+def test_the_worker_carries_dns_providers_where_they_are_asked_for(
+    built: Callable[[str], Path], bare: Path, tmp_path: Path
+) -> None:
+    code = "from importlib import import_module; import_module('lexicon._private.providers.gandi')"
+    here = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
+    python = "{}.{}".format(*sys.version_info)
+    for name in ("IssuerWorker", "IssuerScheduler"):
+        assert not (built(name) / "lexicon").exists()
+        make(name, tmp_path / name, here, python, "CERTRAIL_EXTRAS=lexicon")
+    run(bare, tmp_path / "IssuerWorker", code)
+    assert unpinned(tmp_path / "IssuerWorker") == set()
+    assert not (tmp_path / "IssuerScheduler" / "lexicon").exists()
+
+
+def test_what_is_no_extra_of_a_function_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        make("IssuerWorker", tmp_path, "arm64", "3.13", "CERTRAIL_EXTRAS=sandbox")
+
+
 def test_is_compiled_where_the_python_is_the_functions(built: Callable[[str], Path]) -> None:
     folder = built("AcmDeployer")
     tag = f"cpython-{sys.version_info.major}{sys.version_info.minor}"
@@ -264,16 +288,25 @@ def test_is_built_for_the_runtime_of_the_template(tmp_path: Path) -> None:
     assert {name.partition(".")[2] for name in native} == {"cpython-313-aarch64-linux-gnu.so"}
 
 
-def test_only_pinned_versions_are_built_in(built: Callable[[str], Path]) -> None:
+def unpinned(folder: Path) -> set[str]:
+    """The packages in a folder, with their versions, that `requirements.txt` does not name."""
     pins = (ROOT / "functions" / "requirements.txt").read_text().splitlines()
-    pinned = {
-        re.sub(r"[-_.]+", "_", name).lower(): version
-        for name, _, version in (line.partition("==") for line in pins if "==" in line)
-    }
-    for name in HANDLERS:
-        for info in built(name).glob("*.dist-info"):
-            package, version = info.name.removesuffix(".dist-info").split("-")
-            assert pinned[re.sub(r"[-_.]+", "_", package).lower()] == version
+    pinned = {re.sub(r"[-_.]+", "_", line).lower() for line in pins if "==" in line}
+    there = (info.name.removesuffix(".dist-info") for info in folder.glob("*.dist-info"))
+    # The name of a folder: `beautifulsoup4-4.14.3.dist-info`.
+    found = {re.sub(r"[-_.]+", "_", name.replace("-", "==")).lower() for name in there}
+    return found - pinned
+
+
+def test_only_pinned_versions_are_built_in(built: Callable[[str], Path]) -> None:
+    assert set().union(*(unpinned(built(name)) for name in HANDLERS)) == set()
+
+
+def test_the_versions_of_all_that_may_be_asked_for_are_pinned() -> None:
+    pins = (ROOT / "functions" / "requirements.txt").read_text()
+    assert {"publicsuffixlist", "dns-lexicon"} <= set(
+        re.findall("^[^=#]+(?===)", pins, re.MULTILINE)
+    )
 
 
 def test_builds_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,30 @@ from moto.events.models import EventPattern
 import deployers.deploy
 import deployers.handler
 import issuer.handler
+from certrail.aws import Aws
+from certrail.bundle import Facts
+from certrail.errors import IssueError
+from certrail.keys import KeyType
+from certrail.store import Current, Issued
 from certrail.target import Link, Target
 from deployers.kinds.acm import Acm
 from deployers.kinds.all import KINDS
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
+from issuer.budget import GRACE
+from issuer.renewal import Window
+from issuer.survey import AHEAD, LOOK_PATIENCE
+from issuer.telling import Telling
+from sandbox import Sandbox
 from sandbox.policies import Need, evaluate
 from sandbox.stack import transform
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "template.yaml"
-RESOURCES: dict[str, dict[str, Any]] = transform(TEMPLATE, {}, "eu-central-1")["Resources"]
+TRANSFORMED = transform(TEMPLATE, {}, "eu-central-1")
+RESOURCES: dict[str, dict[str, Any]] = TRANSFORMED["Resources"]
+PARAMETERS: dict[str, dict[str, Any]] = TRANSFORMED["Parameters"]
 FOURTEEN_DAYS = 14 * 24 * 3600
 # What IAM gives no resource for.
 WITHOUT_RESOURCE = {
@@ -52,6 +65,33 @@ COMMON = {"Decrypt", "EncryptAndDecrypt", "Log", "Read", "Receive", "TellMissing
 }
 BUCKET = "arn:aws:s3:::certrail"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/ours"
+
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+CURRENT = Current(
+    pipeline="shop",
+    generation=1,
+    facts=Facts(
+        fingerprint="0a1b",
+        domains=("shop.example.com",),
+        not_before=NOW - timedelta(days=60),
+        not_after=NOW + timedelta(days=30),
+        serial="01",
+        issuer="CN=ca",
+        key_type=KeyType.ECDSA_P256,
+        key_usages=(),
+        extended_key_usages=(),
+    ),
+    issued=Issued(
+        "ca", "https://ca.example/dir", "uri", None, KeyType.ECDSA_P256, ("shop.example.com",)
+    ),
+    files={},
+    published_at=NOW - timedelta(days=60),
+)
+
+
+def window_that_ends(end: datetime) -> Window:
+    return Window(end - timedelta(days=2), end, end - timedelta(days=1), by_ca=True)
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
@@ -240,6 +280,14 @@ class TestFunctions:
         for permission in of_type("AWS::Lambda::Permission").values():
             assert RESOURCES[referred(permission["SourceArn"])]["Type"] == "AWS::Events::Rule"
 
+    def test_the_schedule_has_time_to_ask_the_cas_and_ends_before_the_next(self) -> None:
+        timeout = timedelta(seconds=FUNCTIONS["IssuerScheduler"]["Timeout"])
+        assert timeout - issuer.handler.MARGIN > 10 * LOOK_PATIENCE
+        assert timeout < AHEAD - timedelta(minutes=15)
+
+    def test_the_worker_makes_its_order_while_the_place_is_its_own(self) -> None:
+        assert timedelta(seconds=FUNCTIONS["IssuerWorker"]["Timeout"]) <= GRACE
+
     def test_schedules_are_flexible(self) -> None:
         schedules = of_type("AWS::Scheduler::Schedule")
         assert {
@@ -312,6 +360,84 @@ class TestRoles:
         assert policy["Condition"] == "HasOtherAccounts"
         assert statement["Resource"] == {"Ref": "AssumableRoleArns"}
 
+    def test_who_acts_in_other_accounts(self) -> None:
+        roles = RESOURCES["ActInOtherAccounts"]["Properties"]["Roles"]
+        assert {referred(role) for role in roles} == {
+            "IssuerWorkerRole",
+            *(f"{deployer}Role" for deployer in DEPLOYERS.values()),
+        }
+
+    def test_secrets_of_others_only_where_they_are_named(self) -> None:
+        reads = {"secretsmanager:GetSecretValue", "ssm:GetParameter"}
+        for role in ("IssuerWorkerRole", "IssuerSchedulerRole"):
+            granted = {each for one in statements(role) for each in listed(one["Action"])}
+            assert not granted & reads
+        policy = RESOURCES["IssuerReadsSecrets"]
+        assert policy["Condition"] == "HasSecrets"
+        assert [referred(role) for role in policy["Properties"]["Roles"]] == ["IssuerWorkerRole"]
+        read, decrypt = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert set(read["Action"]) == reads
+        assert read["Resource"] == {"Ref": "SecretArns"}
+        # A secret may have a key of its own: any, but through the two services only.
+        assert decrypt["Action"] == "kms:Decrypt"
+        assert decrypt["Condition"] == {
+            "StringLike": {
+                "kms:ViaService": ["secretsmanager.*.amazonaws.com", "ssm.*.amazonaws.com"]
+            }
+        }
+
+    @pytest.mark.parametrize(
+        ("role", "action", "keys"),
+        [
+            (
+                "IssuerSchedulerRole",
+                "s3:GetObject",
+                "config/pipelines.yaml config/reissue.json certificates/shop/current.json "
+                "orders/shop.json renewals/shop.json",
+            ),
+            ("IssuerSchedulerRole", "s3:PutObject", "renewals/shop.json"),
+            (
+                "IssuerWorkerRole",
+                "s3:GetObject",
+                "config/pipelines.yaml config/reissue.json certificates/shop/current.json "
+                "certificates/shop/0a1b/privkey.pem orders/shop.json renewals/shop.json "
+                "accounts/staging.json budgets/staging.json",
+            ),
+            (
+                "IssuerWorkerRole",
+                "s3:PutObject",
+                "certificates/shop/current.json certificates/shop/0a1b/privkey.pem "
+                "orders/shop.json accounts/staging.json budgets/staging.json",
+            ),
+        ],
+    )
+    def test_the_issuer_has_of_the_bucket_what_it_works_with(
+        self, role: str, action: str, keys: str
+    ) -> None:
+        everything = (
+            "config/pipelines.yaml config/reissue.json certificates/shop/current.json "
+            "certificates/shop/0a1b/privkey.pem orders/shop.json renewals/shop.json "
+            "accounts/staging.json budgets/staging.json deployments/shop/acm/eu-central-1.json"
+        )
+        granted = [
+            resource["Fn::Sub"].removeprefix("${Bucket.Arn}/")
+            for statement in statements(role)
+            if action in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+        ]
+        allowed = [
+            key
+            for key in everything.split()
+            if any(fnmatchcase(key, pattern) for pattern in granted)
+        ]
+        assert sorted(allowed) == sorted(keys.split())
+
+    @pytest.mark.parametrize("role", ["IssuerSchedulerRole", "IssuerWorkerRole"])
+    def test_the_issuer_tells_the_default_bus(self, role: str) -> None:
+        (statement,) = [each for each in statements(role) if each["Sid"] == "Tell"]
+        assert statement["Action"] == "events:PutEvents"
+        assert statement["Resource"]["Fn::Sub"].endswith(":event-bus/default")
+
     @pytest.mark.parametrize(
         ("name", "record_type", "action", "allowed"),
         [
@@ -319,25 +445,49 @@ class TestRoles:
             ("_acme-challenge.example.com", "TXT", "DELETE", True),
             ("www.example.com", "TXT", "UPSERT", False),
             ("_acme-challenge.example.com", "CNAME", "UPSERT", False),
+            ("shop.acme.example.net", "TXT", "UPSERT", False),
         ],
     )
     def test_the_issuer_writes_challenges_only(
         self, name: str, record_type: str, action: str, allowed: bool
     ) -> None:
-        (statement,) = [
-            {**each, "Resource": "*"}
-            for each in statements("IssuerWorkerRole")
-            if each["Sid"] == "WriteChallengesOnly"
-        ]
-        operation = "route53:ChangeResourceRecordSets"
-        # One change that would do, and the one in question: both must.
-        context = {
-            f"{operation}NormalizedRecordNames": ("_acme-challenge.example.org", name),
-            f"{operation}RecordTypes": ("TXT", record_type),
-            f"{operation}Actions": ("UPSERT", action),
-        }
-        need = Need(operation, "arn:aws:route53:::hostedzone/Z1", context)
-        assert bool(evaluate([{"Statement": [statement]}], need).allowed) is allowed
+        default = PARAMETERS["ChallengeNames"]["Default"]
+        assert may_write(name, record_type, action, default.split(",")) is allowed
+
+    @pytest.mark.parametrize(
+        ("name", "allowed"),
+        [
+            ("_acme-challenge.example.com", True),
+            ("shop.acme.example.net", True),
+            ("acme.example.net", False),
+            ("www.example.com", False),
+        ],
+    )
+    def test_where_challenges_are_led_to_is_a_parameter(self, name: str, allowed: bool) -> None:
+        names = ["_acme-challenge.*", "*.acme.example.net"]
+        assert may_write(name, "TXT", "UPSERT", names) is allowed
+
+
+def may_write(name: str, record_type: str, action: str, challenge_names: list[str]) -> bool:
+    """Whether the issuer may change such a record, where these are its ChallengeNames."""
+    (statement,) = [
+        {**each, "Resource": "*"}
+        for each in statements("IssuerWorkerRole")
+        if each["Sid"] == "WriteChallengesOnly"
+    ]
+    written = json.dumps(statement)
+    parameter = json.dumps({"Ref": "ChallengeNames"})
+    assert parameter in written
+    statement = json.loads(written.replace(parameter, json.dumps(challenge_names)))
+    operation = "route53:ChangeResourceRecordSets"
+    # One change that would do, and the one in question: both must.
+    context = {
+        f"{operation}NormalizedRecordNames": ("_acme-challenge.example.org", name),
+        f"{operation}RecordTypes": ("TXT", record_type),
+        f"{operation}Actions": ("UPSERT", action),
+    }
+    need = Need(operation, "arn:aws:route53:::hostedzone/Z1", context)
+    return bool(evaluate([{"Statement": [statement]}], need).allowed)
 
 
 class TestBucket:
@@ -407,9 +557,12 @@ class TestEvents:
         [
             ("certificates/shop/current.json", {"StateChanged"}),
             ("config/pipelines.yaml", {"StateChanged", "PipelinesPushed"}),
+            ("config/reissue.json", {"PipelinesPushed"}),
             ("deployments/shop/acm/eu-central-1.json", {"StateChanged"}),
             ("certificates/shop/0a1b/privkey.pem", set()),
             ("orders/shop.json", set()),
+            ("renewals/shop.json", set()),
+            ("budgets/letsencrypt.json", set()),
             ("accounts/letsencrypt.json", set()),
         ],
     )
@@ -480,11 +633,24 @@ class TestAlarms:
             if metric["Name"] in line
         }
 
-    def test_what_the_functions_count(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_the_functions_count(
+        self, capsys: pytest.CaptureFixture[str], sandbox: Sandbox
+    ) -> None:
         assert {target.type for target in ONE_OF_EACH} == set(KINDS)
         for target in ONE_OF_EACH:
             deployers.handler._count_failure("shop", target)
-        issuer.handler._count_failure("shop")
+        telling = Telling(Aws(), NOW)
+        telling.failed("shop", IssueError("refused"), None)
+        with sandbox.server.refuse("events:PutEvents", "AccessDenied"):
+            telling.issued(CURRENT)
+        telling.replaces_refused("shop", "not known")
+        telling.standing(CURRENT, window_that_ends(NOW))
+        written = {metric for metric in self.metrics(capsys) if "Pipeline" not in metric[2]}
+        # To be looked at; nobody is woken for them.
+        curves = {
+            ("certrail", name, "{}") for name in ("DaysLeft", "DaysSinceIssued", "ReplacesRefused")
+        }
+        assert curves < written
         assert {
             (
                 alarm["Namespace"],
@@ -493,7 +659,22 @@ class TestAlarms:
             )
             for alarm in self.ALARMS.values()
             if not alarm["Namespace"].startswith("AWS/")
-        } == {metric for metric in self.metrics(capsys) if "Pipeline" not in metric[2]}
+        } == written - curves
+
+    @pytest.mark.parametrize(
+        ("ended", "rings"),
+        [(timedelta(minutes=1), True), (timedelta(), False), (-timedelta(days=1), False)],
+    )
+    def test_a_window_that_is_over_rings(
+        self, capsys: pytest.CaptureFixture[str], ended: timedelta, rings: bool
+    ) -> None:
+        alarm = self.ALARMS["PastWindow"]
+        Telling(Aws(), NOW).standing(CURRENT, window_that_ends(NOW - ended))
+        line = json.loads(capsys.readouterr().out)
+        assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+        assert (line[alarm["MetricName"]] > alarm["Threshold"]) is rings
+        # Of many certificates the worst, and no hour without a look makes it well.
+        assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Maximum", "ignore")
 
     def test_tell_the_topic_if_there_is_one(self) -> None:
         for alarm in self.ALARMS.values():

@@ -216,6 +216,12 @@ class TestZones:
         rows = cloud.route53.list_hosted_zones()["HostedZones"]
         assert [row["Config"]["PrivateZone"] for row in rows] == [True, False]
 
+    def test_an_id_begins_with_z(self, cloud: Cloud) -> None:
+        zone = resources.hosted_zone("example.com", **cloud.at)
+        assert zone.startswith("Z")
+        assert cloud.route53.get_hosted_zone(Id=zone)["HostedZone"]["Id"] == f"/hostedzone/{zone}"
+        cloud.route53.delete_hosted_zone(Id=zone)
+
     def test_the_apex_records_are_strings(self, cloud: Cloud, zone: str) -> None:
         soa, ns = records(cloud, zone, "SOA") + records(cloud, zone, "NS")
         (value,) = soa["ResourceRecords"]

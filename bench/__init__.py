@@ -1,0 +1,1 @@
+"""What certrail does beside others that do the same: run by hand, not by the tests."""
