@@ -19,8 +19,8 @@ from sandbox.calls import Call
 from sandbox.pebble import Pebble
 from sandbox.server import Server
 from tests.issuer.conftest import ISSUER, World, within
-from tests.issuer.helpers import document, issuer_of, proxied, put_document, told
 from tests.issuer.proxy import Answer, Proxy
+from tests.issuer.situations import document, issuer_of, proxied, put_document, told
 
 KEY = account_key(ISSUER)
 

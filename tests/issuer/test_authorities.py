@@ -22,7 +22,7 @@ from issuer.clock import Clock
 from sandbox import Sandbox
 from sandbox.pebble import PROFILES, Options, Pebble
 from tests.issuer.conftest import World, within
-from tests.issuer.helpers import asking, at, issuer_of
+from tests.issuer.situations import asking, at, issuer_of
 
 # A root
 

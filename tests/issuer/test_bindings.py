@@ -14,7 +14,7 @@ from certrail.store import account_key, order_key
 from sandbox import Sandbox
 from sandbox.pebble import Options, Pebble
 from tests.issuer.conftest import ISSUER, REGION, World
-from tests.issuer.helpers import asking, at, document, proxied, told
+from tests.issuer.situations import asking, at, document, proxied, told
 
 Keep = Callable[[World, str], str]
 

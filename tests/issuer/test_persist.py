@@ -16,8 +16,8 @@ from issuer.dns.persist import record_for
 from sandbox.pebble import Pebble
 from sandbox.server import Server
 from tests.issuer.conftest import ISSUER, World, within
-from tests.issuer.helpers import asking, document, issuer_of, proxied
 from tests.issuer.proxy import Answer
+from tests.issuer.situations import asking, document, issuer_of, proxied
 
 # What Pebble calls itself.
 CA = "pebble.letsencrypt.org"

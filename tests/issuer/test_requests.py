@@ -13,8 +13,8 @@ from issuer.account import Accounts
 from sandbox import Sandbox
 from sandbox.pebble import Options, Pebble
 from tests.issuer.conftest import World
-from tests.issuer.helpers import proxied
 from tests.issuer.proxy import Answer, Proxy
+from tests.issuer.situations import proxied
 
 # Of a CA that takes longer than the first poll waits: nobody's fault, but no busy loop either.
 UNFINISHED = 4

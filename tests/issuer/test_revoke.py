@@ -17,7 +17,7 @@ from issuer.revoke import CODES, Reason, revoke
 from sandbox import Sandbox
 from sandbox.pebble import Options, Pebble, free_ports
 from tests.issuer.conftest import ISSUER, World, within
-from tests.issuer.helpers import asking, at
+from tests.issuer.situations import asking, at
 
 
 @pytest.fixture(scope="module")

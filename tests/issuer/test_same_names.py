@@ -20,8 +20,8 @@ from issuer import keys, lease
 from issuer.due import wanted
 from sandbox.pebble import Pebble
 from tests.issuer.conftest import ISSUER, World, within
-from tests.issuer.helpers import proxied
 from tests.issuer.proxy import Answer, Proxy
+from tests.issuer.situations import proxied
 from tests.issuer.test_issue import at_once
 
 BOTH = (KeyType.ECDSA_P256, KeyType.RSA_2048)
