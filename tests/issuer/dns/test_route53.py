@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,28 +21,10 @@ from issuer.dns.route53 import Route53, Zone, zones_of
 from sandbox.pebble import free_ports
 from tests.issuer.dns.world import EXTERNAL_ID, OTHER_ACCOUNT, World, token, within
 
-# What a role needs that writes challenge records, and no more.
-LEAST: tuple[dict[str, Any], ...] = (
-    {
-        "Effect": "Allow",
-        "Action": ["route53:ListHostedZones", "route53:GetHostedZone", "route53:GetChange"],
-        "Resource": "*",
-    },
-    {
-        "Effect": "Allow",
-        "Action": "route53:ChangeResourceRecordSets",
-        "Resource": "arn:aws:route53:::hostedzone/*",
-        "Condition": {
-            "ForAllValues:StringLike": {
-                "route53:ChangeResourceRecordSetsNormalizedRecordNames": "_acme-challenge.*"
-            },
-            "ForAllValues:StringEquals": {
-                "route53:ChangeResourceRecordSetsRecordTypes": "TXT",
-                "route53:ChangeResourceRecordSetsActions": ["UPSERT", "DELETE"],
-            },
-        },
-    },
-)
+# What the documentation says that a role in another account needs, and no more.
+PAGE = Path(__file__).parents[3] / "docs/pipelines.md"
+(POLICY,) = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.DOTALL)
+LEAST: tuple[dict[str, Any], ...] = tuple(json.loads(POLICY)["Statement"])
 
 labels = st.lists(st.sampled_from(["a", "b", "aa", "shop", "example"]), min_size=1, max_size=5)
 names = labels.map(".".join)
