@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from issuer.dns import challenge_name
 from issuer.dns.authoritative import Server, await_visible, parse_servers
 from issuer.dns.route53 import Route53, Zone, zones_of
 from sandbox.pebble import free_ports
+from tests.issuer.conftest import hurried
 from tests.issuer.dns.world import EXTERNAL_ID, OTHER_ACCOUNT, World, token, within
 
 # What the documentation says that a role in another account needs, and no more.
@@ -187,15 +189,16 @@ def test_records_that_never_appear(world: World) -> None:
     with (
         world.sandbox.nameserver.hide(f"_acme-challenge.{world.zone}"),
         pytest.raises(DnsError, match=r"127.0.0.1:\d+: .* 1 of ours missing"),
-        world.dns().presenting([token(world.zone, "a")], within(2)),
+        world.dns().presenting([token(world.zone, "a")], hurried(timedelta(minutes=10))),
     ):
         pass
     assert world.texts() == []
 
 
 def test_a_server_that_does_not_answer(world: World) -> None:
+    """It is the run's time that is over, not the server's; what is told is the same."""
     silent = Server("127.0.0.1", free_ports(1)[0])
-    with pytest.raises(DnsError, match="did not appear in time") as caught:
+    with pytest.raises(DeadlinePassed, match="did not appear in time") as caught:
         await_visible({silent: [token(world.zone)]}, within(2))
     assert caught.value.retryable
 
@@ -287,7 +290,7 @@ def test_a_zone_by_its_id(world: World) -> None:
     dns.locate([challenge_name(world.zone)])
     # The sandbox's name server shows the older one.
     with (
-        pytest.raises(DnsError, match="did not appear in time"),
+        pytest.raises(DeadlinePassed, match="did not appear in time"),
         dns.presenting([token(world.zone)], within(2)),
     ):
         pass
