@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from josepy.jwk import JWKEC
-
 from certrail.errors import Fault, IssueError
 from certrail.pipelines import Issuer
 from certrail.pipelines.source import Path, parse
 from certrail.pipelines.wording import nearest
 from cli.workspace import Workspace, clock_here
-from issuer.acme import Client
+from issuer.acme import reader
 
 PATIENCE = timedelta(seconds=10)
 
@@ -41,10 +38,8 @@ def unknown_profiles(workspace: Workspace) -> Iterator[Fault | IssueError]:
 
 
 def _offered(issuer: Issuer) -> frozenset[str] | IssueError:
-    # Nothing is signed to read a directory.
-    nobody = JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
     try:
-        return frozenset(Client(issuer, nobody, clock_here(PATIENCE)).profiles or ())
+        return frozenset(reader(issuer, clock_here(PATIENCE)).profiles or ())
     except IssueError as error:
         return error
 

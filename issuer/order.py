@@ -52,7 +52,7 @@ def _left(run: Run, client: Client) -> Order | None:
 
 def dropped(run: Run, client: Client, url: str, why: str) -> None:
     """Forget an order that can come to nothing any more."""
-    run.info("ordering anew, as the order of an earlier run is over (%s): %s", why, url)
+    run.info("this order is over (%s): %s", why, url)
     run.store.forget_order_privkeys(run.pipeline.name, url)
     run.lease.dropped(client.issuer.name)
 
