@@ -10,7 +10,7 @@ NAMED := $(or $(shell PATH=$$PATH:/usr/sbin command -v named),/usr/sbin/named)
 PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench docs pins sam-validate sam-build clean
+.PHONY: help setup demo test check fix bench bench-fleet docs pins sam-validate sam-build clean
 
 help:
 	@echo 'make demo          watch certificates travel through a local AWS'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check         what CI runs: ruff, mypy, cfn-lint, the tests'
 	@echo 'make fix           format and sort'
 	@echo 'make bench         issue beside lego and certbot, and compare'
+	@echo 'make bench-fleet   deploy to a thousand targets on a simulated clock'
 	@echo 'make docs          write the generated parts of docs/ again'
 	@echo 'make pins          let the functions have the versions that .venv has'
 	@echo 'make sam-validate  sam validate --lint'
@@ -66,6 +67,9 @@ fix: setup
 
 bench: setup
 	$(BIN)/python -m bench.issuance
+
+bench-fleet: setup
+	$(BIN)/python -m bench.fleet
 
 docs: setup
 	$(BIN)/python -m cli.reference

@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 
 from certrail.aws import Aws
 from certrail.keys import KeyType
+from certrail.nameservers import parse_servers
 from certrail.pipelines.model import Issuer, Pipeline
 from certrail.store import Store
 from cli.workspace import OnTheTerminal
 from issuer.account import Accounts
 from issuer.clock import Clock
-from issuer.dns.authoritative import parse_servers
 from issuer.dns.challenges import Dns
 from issuer.issue import issue
 

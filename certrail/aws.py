@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import re
 import threading
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader, create_loader
 from botocore.model import OperationModel
 
 from certrail.errors import AccessDenied, AwsError
 
 if TYPE_CHECKING:
     from types_boto3_acm import ACMClient
+    from types_boto3_apigateway import APIGatewayClient
     from types_boto3_cloudfront import CloudFrontClient
+    from types_boto3_cloudwatch import CloudWatchClient
     from types_boto3_elbv2 import ElasticLoadBalancingv2Client
     from types_boto3_events import EventBridgeClient
     from types_boto3_resourcegroupstaggingapi import ResourceGroupsTaggingAPIClient
@@ -37,8 +43,11 @@ CONFIG = Config(
     user_agent_extra="certrail",
 )
 
+# What the credentials of a role must still last for one function to do its work with them.
+LEFT = timedelta(minutes=20)
+
 # IAM's prefix where it is not the client's signing name.
-IAM_PREFIX = {"tagging": "tag"}
+IAM_PREFIX = {"monitoring": "cloudwatch", "tagging": "tag"}
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
 # Answers of status 403 or 400 that no policy mends: the caller's credentials, or its clock.
@@ -75,6 +84,11 @@ REMEDIES = {
     "NoSuchBucket": "Check the bucket's name: it is the stack's output `BucketName`, and "
     "CERTRAIL_BUCKET or --bucket names it",
 }
+# What both sides have to allow.
+BETWEEN_ACCOUNTS = {
+    "sts:AssumeRole": "`certrail iam` prints the trust policy that the role must have; the stack's "
+    "parameter `AssumableRoleArns` must name the role"
+}
 
 
 class Aws:
@@ -83,38 +97,67 @@ class Aws:
     def __init__(self, session: boto3.Session | None = None) -> None:
         self._session = session or boto3.Session()
         self._clients: dict[tuple[str, str | None], Any] = {}
+        self._others: dict[tuple[str, str | None], tuple[Aws, datetime]] = {}
         self._lock = threading.Lock()
+        # AWS takes the credentials no more: of a role that was made anew, for example.
+        self._rejected = False
 
     @property
     def region(self) -> str | None:
         return self._session.region_name
 
-    def acting_as(self, role_arn: str, external_id: str | None = None) -> Aws:
-        """The same in another account, by AssumeRole.
+    def regions(self, service: str, partition: str) -> list[str]:
+        """Where a partition has the service, by botocore's data; the session's own region first.
+        The account may not have enabled all of them."""
+        found = self._session.get_available_regions(service, partition)
+        return sorted(found, key=lambda region: (region != self.region, region))
 
-        The credentials last one hour: a role that assumes a role cannot ask for more
+    def caller(self) -> str:
+        """The ARN of who makes the calls. Needs no permission."""
+        return str(self._client("sts").get_caller_identity()["Arn"])
+
+    def acting_as(self, role_arn: str, external_id: str | None = None) -> Aws:
+        """The same in another account, by AssumeRole, once for as long as the credentials last.
+
+        That is one hour: a role that assumes a role cannot ask for more
         (docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
         """
+        known = self._others.get((role_arn, external_id))
+        if known and not known[0]._rejected and known[1] - datetime.now(UTC) > LEFT:
+            return known[0]
         sts = self._client("sts")
         extra = {"ExternalId": external_id} if external_id else {}
         credentials = sts.assume_role(RoleArn=role_arn, RoleSessionName="certrail", **extra)[
             "Credentials"
         ]
-        return Aws(
+        core = botocore.session.Session()
+        core.register_component("data_loader", _loader())
+        there = Aws(
             boto3.Session(
                 aws_access_key_id=credentials["AccessKeyId"],
                 aws_secret_access_key=credentials["SecretAccessKey"],
                 aws_session_token=credentials["SessionToken"],
                 region_name=self.region,
+                botocore_session=core,
             )
         )
+        self._others[role_arn, external_id] = (there, credentials["Expiration"])
+        return there
 
     def acm(self, region: str) -> ACMClient:
         client: ACMClient = self._client("acm", region)
         return client
 
+    def apigateway(self, region: str) -> APIGatewayClient:
+        client: APIGatewayClient = self._client("apigateway", region)
+        return client
+
     def cloudfront(self) -> CloudFrontClient:
         client: CloudFrontClient = self._client("cloudfront", "us-east-1")
+        return client
+
+    def cloudwatch(self, region: str | None = None) -> CloudWatchClient:
+        client: CloudWatchClient = self._client("cloudwatch", region)
         return client
 
     def elbv2(self, region: str) -> ElasticLoadBalancingv2Client:
@@ -155,53 +198,68 @@ class Aws:
             key = (service, region)
             if key not in self._clients:
                 client = self._session.client(service, region_name=region, config=CONFIG)  # type: ignore[call-overload]
-                client.meta.events.register("after-call", _refuse)
+                client.meta.events.register("after-call", self._refuse)
                 client.meta.events.register("after-call-error", _unreachable)
                 self._clients[key] = client
             return self._clients[key]
 
+    def _refuse(self, http_response: Any, parsed: Any, model: OperationModel, **_: Any) -> None:
+        """Called by botocore after its own retries."""
+        if http_response.status_code >= 300:
+            self._rejected |= parsed.get("Error", {}).get("Code") in NOT_SIGNED
+            raise _refusal(http_response.status_code, parsed, model)
+
+
+@cache
+def _loader() -> Loader:
+    """What it has read of the services' models, most of the cost of a client, it keeps: a process
+    acts in other accounts again and again."""
+    return create_loader()
+
 
 def _action(model: OperationModel) -> str:
     prefix = model.service_model.signing_name
+    if prefix == "apigateway":
+        # docs.aws.amazon.com/service-authorization/latest/reference/list_apigateway.html
+        return f"{prefix}:{model.http['method']}"
     return f"{IAM_PREFIX.get(prefix, prefix)}:{model.name}"
 
 
-def _refuse(http_response: Any, parsed: Any, model: OperationModel, **_: Any) -> None:
-    """Called by botocore after its own retries; a refusal becomes ours here."""
-    status = http_response.status_code
-    if status < 300:
-        return
+def _refusal(status: int, parsed: Any, model: OperationModel) -> AwsError:
+    """botocore's parsed answer as certrail's error."""
     error = parsed.get("Error", {})
     code = str(error.get("Code", status))
     message = str(error.get("Message", "")).strip() or f"HTTP {status}"
     action = _action(model)
-    cause = ClientError(parsed, model.name)
+    made = AwsError(
+        f"{code}: {message}",
+        action=action,
+        code=code,
+        next=REMEDIES.get(code, ""),
+        retryable=code in TRANSIENT or status >= 500,
+    )
     if code in NOT_SIGNED:
-        raise AwsError(
+        made = AwsError(
             f"{code}: {message}",
             action=action,
             code=code,
             next="Sign in to AWS again, and compare this machine's clock with the time",
             # A function gets new credentials by itself.
             retryable=True,
-        ) from cause
-    if code in DENIED or status == 403:
+        )
+    elif code in DENIED or status == 403:
         # S3 asks KMS in the caller's name, and it may be that which is refused.
         said = LACKING.search(message)
         lacking = said[1] if said else action
-        raise AccessDenied(
+        made = AccessDenied(
             message,
             action=action,
             code=code,
-            next=f"Allow {lacking} in the policy of the role that made the call",
-        ) from cause
-    raise AwsError(
-        f"{code}: {message}",
-        action=action,
-        code=code,
-        next=REMEDIES.get(code, ""),
-        retryable=code in TRANSIENT or status >= 500,
-    ) from cause
+            next=BETWEEN_ACCOUNTS.get(lacking)
+            or f"Allow {lacking} in the policy of the role that made the call",
+        )
+    made.__cause__ = ClientError(parsed, model.name)
+    return made
 
 
 def _unreachable(exception: Exception, **context: Any) -> None:

@@ -6,6 +6,7 @@
     │   ├── BundleBroken       a stored or new bundle that must not be deployed
     │   ├── NothingPushed      the bucket is new: no file, no certificate, nothing to do
     │   ├── Superseded         another writer published first
+    │   ├── CannotRollBack     there is no way back to that certificate
     │   └── Busy               another run holds the lease; it will finish or expire
     ├── IssueError             no certificate was issued
     │   ├── AcmeRefused        the CA said no, in its own words
@@ -13,11 +14,15 @@
     │   ├── DnsError           no zone for a name, or a record that is not visible
     │   │   └── RecordsLeft    challenge records that could not be removed
     │   └── DeadlinePassed     the time allowed for this run is over
+    ├── SelectionError         what a selection finds is not followed
+    │   └── OverLimit          it finds far more than before, or than it may
     ├── DeployError            a target does not hold the bundle
     │   ├── NotCovered         a name the target serves is not in the certificate
     │   ├── TargetMissing      the distribution, listener or secret is not there
     │   ├── NotOurs            writing would overwrite what somebody else manages
     │   └── TargetRefused      the service refused the certificate
+    │       └── BundleRefused  for what the certificate itself is, wherever it would go
+    ├── NotTold                a webhook did not take what was told
     ├── AwsError               an AWS call failed
     │   └── AccessDenied       the role lacks a permission; names the action
     └── FailedTogether         several of the above, from one run
@@ -31,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 
 class CertrailError(Exception):
@@ -103,6 +108,10 @@ class Superseded(StateError):
     retryable = True
 
 
+class CannotRollBack(StateError):
+    """There is no way back to that certificate; nothing was changed."""
+
+
 class Busy(StateError):
     """Another run holds the lease."""
 
@@ -168,6 +177,14 @@ class DeadlinePassed(IssueError):
     retryable = True
 
 
+class SelectionError(CertrailError):
+    """What a selection finds is not followed; what it found before still is."""
+
+
+class OverLimit(SelectionError):
+    """A selection finds more than it may."""
+
+
 class DeployError(CertrailError):
     """A target does not hold the bundle; what it held before it still holds."""
 
@@ -186,6 +203,21 @@ class NotOurs(DeployError):
 
 class TargetRefused(DeployError):
     """The service refused the certificate."""
+
+
+class BundleRefused(TargetRefused):
+    """The service refused the bundle itself: its chain, its key, its form. Another certificate
+    would do, so a rollout goes back to the one before."""
+
+
+class NotTold(CertrailError):
+    """A webhook did not take a message. wait: how long it wants to be left alone, where it said."""
+
+    def __init__(
+        self, what: str, *, next: str, retryable: bool = False, wait: timedelta | None = None
+    ) -> None:
+        super().__init__(what, where="webhook", next=next, retryable=retryable)
+        self.wait = wait
 
 
 class AwsError(CertrailError):

@@ -1,4 +1,4 @@
-"""The key types a certificate may have, by the names used in pipelines.yaml."""
+"""The key types a certificate may have, by the names used in pipelines.yaml; who serves which."""
 
 from __future__ import annotations
 
@@ -11,3 +11,15 @@ class KeyType(StrEnum):
     RSA_2048 = "rsa-2048"
     RSA_3072 = "rsa-3072"
     RSA_4096 = "rsa-4096"
+
+
+# What a service serves of what ACM takes. Where AWS's pages contradict each other, or users report
+# a refusal, the smaller set.
+# https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cnames-and-https-requirements.html
+CLOUDFRONT = frozenset({KeyType.ECDSA_P256, KeyType.RSA_2048, KeyType.RSA_3072})
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/https-listener-certificates.html
+ALB = frozenset(KeyType)
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/network/tls-listener-certificates.html
+NLB = ALB - {KeyType.RSA_4096}
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/how-to-specify-certificate-for-custom-domain-name.html
+API_GATEWAY = frozenset({KeyType.ECDSA_P256, KeyType.RSA_2048})

@@ -1,4 +1,5 @@
-"""Records: what was last done to a target, how it ended, and what it holds."""
+"""Records: what was last done to a target, how it ended, and what it holds; and how far a
+certificate has come with all of a pipeline's targets."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from certrail.target import Deployed
 
@@ -13,7 +15,29 @@ from certrail.target import Deployed
 class State(StrEnum):
     DEPLOYING = "deploying"
     DEPLOYED = "deployed"
+    SERVED = "served"
     FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What clients see of a target.
+
+    until: when AWS's own time for it to be served everywhere is over: what is not served then is
+    not late but wrong. next: when to look again; None where there is nothing to wait for.
+    looks: how often somebody looked since the wait began. saw: what was not as it should be, empty
+    where all was. reached: whether anything answered: where nothing does, nothing is known.
+    failed: whether that is the last word: the target is not served.
+    served_at: when all of it was served first.
+    """
+
+    until: datetime
+    next: datetime | None
+    looks: int = 0
+    saw: str = ""
+    reached: bool = True
+    failed: bool = False
+    served_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -25,10 +49,19 @@ class Record:
     spec: digest of the target's entry in the file.
     needs: the resources it was bound to, by address.
     held: what the target held after the last attempt that succeeded; a failure leaves it.
-    at: when this was written. until: when another run may take over an attempt that never ended.
+    at: when the attempt was written; a look at what clients get leaves it. by: who did it.
+    before: fingerprint of what the target held before the attempt that succeeded last, None for the
+    first.
+    until: when another run may take over an attempt that never ended.
     claim: the attempt's random name, so that no two of them ever write the same bytes.
-    attempts: failed ones in a row. error: the last one's text. next_attempt: None where no retry
-    helps before somebody changes something.
+    attempts: failed ones in a row. error: the last one's text, kept until one succeeds.
+    next_attempt: None where no retry helps before somebody changes something.
+    refused: whether it was the bundle itself that the service refused.
+    repaired: what AWS had instead of what was deployed, where this attempt began because somebody
+    had changed it.
+    check: what clients see of it; None until it is deployed, and where nobody can look.
+    good: fingerprint of what clients were seen to get last, and got all of; None where they were
+    seen not to get that any more.
     """
 
     pipeline: str
@@ -41,8 +74,63 @@ class Record:
     at: datetime
     needs: Mapping[str, str] = field(default_factory=dict)
     held: Deployed | None = None
+    by: str = ""
+    before: str | None = None
     until: datetime | None = None
     claim: str | None = None
     attempts: int = 0
     error: str | None = None
     next_attempt: datetime | None = None
+    refused: bool = False
+    repaired: str | None = None
+    check: Check | None = None
+    good: str | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One object under `rollouts/`: how far a generation has come with all of a pipeline's targets.
+
+    passed: how many waves are served, have baked, and were quiet. began_at: of the wave after them,
+    None before. waits_for: why that one has not begun. served_at: when it was served, and its bake
+    began. next: when to look again; None where there is nothing to wait for. done_at: when the last
+    wave had passed. failed: why it goes no further, until what made it fail is no more.
+    """
+
+    pipeline: str
+    generation: int
+    fingerprint: str
+    at: datetime
+    began_at: datetime | None
+    passed: int = 0
+    waits_for: str | None = None
+    served_at: datetime | None = None
+    next: datetime | None = None
+    done_at: datetime | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What one selection of the file finds. key: of the selection. targets: as `as_job` makes them.
+
+    at: when it changed last. error: why something was not looked for, or is not followed; the
+    targets are then those of before. since: when it was first followed, None where it never was.
+    gone: addresses that were found before `at` and are not any more: they keep the certificate
+    that they have, and it expires there.
+    """
+
+    key: str
+    targets: tuple[dict[str, Any], ...]
+    at: datetime
+    error: str | None = None
+    since: datetime | None = None
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object under `found/`: the targets that a pipeline's selections find."""
+
+    pipeline: str
+    selections: tuple[Selected, ...] = ()

@@ -4,12 +4,15 @@
     accounts/<issuer>.json                                  ACME account: URI and key
     budgets/<issuer>.json                                   what the CA's rate limits leave
     certificates/<pipeline>/<fingerprint>/cert.pem chain.pem fullchain.pem privkey.pem
+    certificates/<pipeline>/<fingerprint>/bundle.json       the pointer as it was at its publication
     certificates/<pipeline>/current.json                    the commit point
     certificates/<pipeline>/ordered/<order>/<type>/privkey.pem   key of an order in flight
     orders/<pipeline>.json                                  lease, orders in flight, next attempt
     renewals/<pipeline>.json                                when the CA wants a renewal
     config/reissue.json                                     what `certrail reissue` asked for
     deployments/<pipeline>/<address>.json                   one record per target
+    rollouts/<pipeline>.json                                how far the current one has come
+    found/<pipeline>.json                                   what the file's selections find
 
 The files of a bundle are written once and never overwritten; `current.json` is written last, and
 only if nobody else moved it meanwhile. A reader follows the pointer and checks the digests, so it
@@ -22,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -45,6 +48,8 @@ CONFIG_KEY = "config/pipelines.yaml"
 REISSUE_KEY = "config/reissue.json"
 # The lifecycle rule of template.yaml expires objects with this tag.
 SUPERSEDED_TAG: TagTypeDef = {"Key": "certrail-superseded", "Value": "true"}
+# The rule does not know this one. To take the tag away would need another permission.
+KEPT_TAG: TagTypeDef = {"Key": "certrail-superseded", "Value": "false"}
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,25 @@ class Issued:
 
 
 @dataclass(frozen=True)
+class Rollback:
+    """Why a generation has an earlier bundle. of, generation: of what it was rolled back from.
+    issued: what had been asked of the CA for that."""
+
+    of: str
+    generation: int
+    reason: str
+    by: str
+    at: datetime
+    issued: Issued | None = None
+
+
+@dataclass(frozen=True)
 class Current:
     """The pointer to the bundle a pipeline should be serving (`current.json`).
 
     generation: 1 for a pipeline's first bundle; only grows.
     previous: fingerprint of the bundle before this one, kept for a rollback.
+    rollback: where this generation is one.
     files: SHA-256 in hex of each file of the bundle, by name.
     """
 
@@ -83,6 +102,7 @@ class Current:
     files: Mapping[str, str]
     published_at: datetime
     previous: str | None = None
+    rollback: Rollback | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -112,6 +132,14 @@ def order_key(pipeline: str) -> str:
 
 def renewal_key(pipeline: str) -> str:
     return f"renewals/{spell(pipeline)}.json"
+
+
+def rollout_key(pipeline: str) -> str:
+    return f"rollouts/{spell(pipeline)}.json"
+
+
+def found_key(pipeline: str) -> str:
+    return f"found/{spell(pipeline)}.json"
 
 
 def budget_key(issuer: str) -> str:
@@ -240,6 +268,10 @@ class Store:
             raise self._broken(current, "cert.pem is not the certificate of current.json")
         return Bundle(current.facts, certificate, chain, Secret(key))
 
+    def chain(self, current: Current) -> str:
+        """The intermediates of the bundle `current` points to, PEM. Raises BundleBroken."""
+        return self._bundle_file(current, "chain.pem")
+
     def published(self, pipeline: str, fingerprint: str) -> tuple[str, Secret | None] | None:
         """Certificate, PEM, and private key of a bundle, current or not; without the key where the
         lifecycle rule has removed it."""
@@ -281,9 +313,64 @@ class Store:
             published_at=now,
             previous=after.value.fingerprint if after else None,
         )
+        self._put_once_document(f"{prefix}bundle.json", current)
+        if after:
+            # Published before these documents were kept, it has none yet.
+            was = _bundle_prefix(pipeline, after.value.fingerprint)
+            self._put_once_document(f"{was}bundle.json", after.value)
         self.write(current_key(pipeline), current, Current, after.etag if after else None)
         self._supersede_keys_but(current)
         return current
+
+    def published_as(self, pipeline: str, fingerprint: str) -> Current | None:
+        """The pointer of a bundle as it was when that was published; None where there is no such
+        bundle, or it was published before these were kept."""
+        found = self.read(f"{_bundle_prefix(pipeline, fingerprint)}bundle.json", Current)
+        return found.value if found else None
+
+    def roll_back(
+        self, to: Current, why: Rollback, *, after: Versioned[Current], now: datetime
+    ) -> Current:
+        """Make an earlier bundle the current one again, as a new generation.
+
+        to: as `published_as` has it. after: the pointer as read before it was decided. Raises
+        Superseded where another writer published since.
+
+        Whether the private key is still there is asked before (`has_privkey`); one that the
+        lifecycle rule was to remove is kept after (`keep_privkey`).
+        """
+        current = replace(
+            to,
+            generation=after.value.generation + 1,
+            published_at=now,
+            previous=after.value.fingerprint,
+            rollback=replace(why, issued=after.value.issued),
+        )
+        self.write(current_key(to.pipeline), current, Current, after.etag)
+        return current
+
+    def fingerprints(self, pipeline: str) -> list[str]:
+        """Of all the bundles there are."""
+        folder = current_key(pipeline).removesuffix("current.json")
+        parts = (key.removeprefix(folder).split("/") for key in self.keys(folder))
+        return sorted({part[0] for part in parts if part[1:] == ["cert.pem"]})
+
+    def has_privkey(self, pipeline: str, fingerprint: str) -> bool:
+        """Whether a bundle's private key is there. Lists, and does not read."""
+        name = f"{_bundle_prefix(pipeline, fingerprint)}privkey.pem"
+        return name in self.keys(name)
+
+    def is_superseded(self, pipeline: str, fingerprint: str) -> bool:
+        """Whether the lifecycle rule is about to remove a bundle's private key."""
+        name = f"{_bundle_prefix(pipeline, fingerprint)}privkey.pem"
+        tags = self._s3.get_object_tagging(Bucket=self.bucket, Key=name)["TagSet"]
+        return SUPERSEDED_TAG in tags
+
+    def keep_privkey(self, pipeline: str, fingerprint: str) -> None:
+        """Take back that the lifecycle rule may remove a bundle's private key. Done after the
+        pointer was moved: a publication that tags keys at the same moment looks at the pointer
+        after that, and does the same."""
+        self._keep(f"{_bundle_prefix(pipeline, fingerprint)}privkey.pem")
 
     # Keys of orders
 
@@ -310,18 +397,28 @@ class Store:
         becomes of it; the next publication tries again."""
         folder = current_key(current.pipeline).removesuffix("current.json")
         kept = {current.fingerprint, current.previous, "ordered"}
+        tagged: dict[str, str] = {}
         try:
             for key in self.keys(folder):
                 fingerprint, _, name = key.removeprefix(folder).partition("/")
                 if name == "privkey.pem" and fingerprint not in kept:
                     self._supersede(key)
+                    tagged[fingerprint] = key
         except AwsError as error:
             log.warning("private keys that are not needed any more stay: %s", error)
+        # Somebody may have rolled back to one of them meanwhile.
+        since = self.current(current.pipeline) if tagged else None
+        for needed in (since.fingerprint, since.previous) if since else ():
+            if needed in tagged:
+                self._keep(tagged[needed])
 
     def _supersede(self, key: str) -> None:
         self._s3.put_object_tagging(
             Bucket=self.bucket, Key=key, Tagging={"TagSet": [SUPERSEDED_TAG]}
         )
+
+    def _keep(self, key: str) -> None:
+        self._s3.put_object_tagging(Bucket=self.bucket, Key=key, Tagging={"TagSet": [KEPT_TAG]})
 
     def _bundle_file(self, current: Current, name: str) -> str:
         found = self._get(_bundle_prefix(current.pipeline, current.fingerprint) + name)
@@ -373,6 +470,13 @@ class Store:
                 next="Nothing was overwritten; the next run reads it again",
             ) from error
         return answer["ETag"]
+
+    def _put_once_document(self, key: str, current: Current) -> None:
+        """An earlier run may have come as far as this; what it wrote stands."""
+        try:
+            self._put_document(key, _adapter(Current).dump_json(current, indent=2), None)
+        except Superseded:
+            log.info("published before: s3://%s/%s", self.bucket, key)
 
     def _put_once(self, key: str, body: bytes) -> None:
         try:

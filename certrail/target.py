@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from certrail.aws import Aws
 from certrail.bundle import Bundle, Facts
+from certrail.grants import EVERYWHERE, Grant, Scope
 from certrail.keys import KeyType
 
 
@@ -36,8 +38,10 @@ class Wrong(ValueError):
 
 @dataclass(frozen=True)
 class FromDefaults:
-    """Marks a required field that `defaults` of the same name fills where a target leaves it out.
-    The target itself always has a value."""
+    """Marks a required field that `defaults` fills where a target leaves it out. The target itself
+    always has a value. key: in `defaults`, where it is not the field's own name."""
+
+    key: str = ""
 
 
 # `eu-central-1`, `us-gov-west-1`, `eusc-de-east-1`; behind it the letter of a zone, told apart.
@@ -76,6 +80,35 @@ def _tags(tags: dict[str, str]) -> dict[str, str]:
 Tags = Annotated[dict[str, str], AfterValidator(_tags)]
 
 
+class Rotation(StrEnum):
+    """How a new certificate takes the place of the one before."""
+
+    IN_PLACE = "in-place"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a client finds what a target holds.
+
+    host: DNS name of the service's own, behind which are one or more addresses.
+    server_names: what a client asks for (SNI), no wildcards; empty text for one that asks for none.
+    """
+
+    host: str
+    port: int
+    server_names: tuple[str, ...]
+
+
+def asked_for(names: Iterable[str]) -> tuple[str, ...]:
+    """What clients of these names ask for: in place of a wildcard, one name that it stands for."""
+    plain = (
+        f"certrail-check.{name.removeprefix('*.')}" if name.startswith("*.") else name
+        for name in (each.lower().rstrip(".") for each in names)
+    )
+    return tuple(dict.fromkeys(plain))
+
+
 @dataclass(frozen=True)
 class Deployed:
     """What a target holds.
@@ -84,15 +117,61 @@ class Deployed:
     resource: the ARN of what holds it: the ACM certificate, the secret.
     not_after: aware, UTC, where the service tells it.
     version: the service's own name for the content, where it has one (a secret's version id).
-    replaced: the resource whose place this one took because it could not take the new content; it
-    was left as it is.
+    since: when `resource` took the place of another one; None where it took none.
+    superseded: the resources whose place it took and that may still be there, the last one first:
+    nothing is to point to them any more.
+    followers: targets, as `as_job` makes them, that point to one of those and that the file may not
+    name: they are to point to `resource`, too.
+    retired: of the superseded, those that were deleted last.
+    endpoints: where a client must find it; empty where nobody can look.
     """
 
     fingerprint: str
     resource: str
     not_after: datetime | None = None
     version: str | None = None
-    replaced: str | None = None
+    since: datetime | None = None
+    superseded: tuple[str, ...] = ()
+    followers: tuple[dict[str, Any], ...] = ()
+    retired: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+
+    @property
+    def replaced(self) -> str | None:
+        """The resource whose place `resource` took."""
+        return next(iter(self.superseded), None)
+
+
+class Way(StrEnum):
+    """How a certificate takes the place of the one before."""
+
+    IN_PLACE = "in place"
+    REPLACE = "new ARN"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Who points to a resource and is to point to another one.
+
+    job: as `as_job` makes it. stays: why it cannot follow; empty where it can.
+    """
+
+    job: dict[str, Any]
+    stays: str = ""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a deployment will do, known before its first write.
+
+    reasons: why it is not in place, or why it is although something speaks against it.
+    movers: with a new ARN, who has to move.
+    """
+
+    way: Way
+    reasons: tuple[str, ...] = ()
+    movers: tuple[Mover, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +181,9 @@ class Context:
     pipeline: its name. owner: who certrail is here, the bucket's name: two installations in one
     account do not touch each other's imports. aws: clients of the target's own account.
     held: what the target's record says it held last; None before the first deployment.
-    needs: by address, what the targets that this one needs hold.
+    needs: by address, what the targets that this one needs hold. rotation: of the pipeline.
+    now: aware, UTC. names: of the current certificate, where the target is to hold it; empty where
+    only that is asked what it holds.
     """
 
     pipeline: str
@@ -110,17 +191,15 @@ class Context:
     aws: Aws
     held: Deployed | None = None
     needs: Mapping[str, Deployed] = field(default_factory=dict)
+    rotation: Rotation = Rotation.IN_PLACE
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    names: tuple[str, ...] = ()
 
 
 class Target(BaseModel, ABC):
-    """One place a bundle goes. The fields are what pipelines.yaml may say.
-
-    permissions: the IAM actions of `observe` and `deploy`, the one source for template and docs.
-    """
+    """One place a bundle goes. The fields are what pipelines.yaml may say."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    permissions: ClassVar[frozenset[str]]
 
     type: str
     account: str | None = Field(
@@ -132,6 +211,25 @@ class Target(BaseModel, ABC):
         description="Which certificate, where the pipeline's `key_type` lists several; left out, "
         "the first.",
     )
+    wave: str | None = Field(
+        default=None,
+        description="Wave of the pipeline's `waves` in which it gets a new certificate; left out, "
+        "the last.",
+    )
+
+    @classmethod
+    @abstractmethod
+    def grants(
+        cls, scope: Scope, targets: Sequence[Self] = (), everywhere: Sequence[str] = ()
+    ) -> Sequence[Grant]:
+        """What IAM has to allow for `observe` and `deploy` of these targets, all in one account,
+        and of any other one in the regions `everywhere`."""
+
+    @classmethod
+    def permissions(cls) -> frozenset[str]:
+        """The IAM actions of `observe` and `deploy`, whatever the target."""
+        every = cls.grants(Scope("*", "*", "*"), everywhere=EVERYWHERE)
+        return frozenset(action for grant in every for action in grant.actions)
 
     @property
     def key_types(self) -> frozenset[KeyType]:
@@ -169,6 +267,27 @@ class Target(BaseModel, ABC):
         """Make the target hold the bundle, and say what it then holds. May be repeated; makes no
         write where `observe` already matches. Raises DeployError and its kinds, AwsError."""
 
+    def preflight(self, facts: Facts, context: Context) -> Preflight | None:
+        """What `deploy` of such a certificate would do, where there is a choice; None where there
+        is none. Reads only. Raises as `observe` does."""
+        return None
+
+    def tidy(self, context: Context) -> Deployed | None:
+        """Remove what earlier deployments left behind and nothing uses. Called now and then while
+        the target holds what it should. Returns what it holds then, None where nothing changed.
+        Raises AwsError."""
+        return None
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether another resource may take the place of this one."""
+        return True
+
+    def propagation(self, *, relinked: bool) -> timedelta:
+        """How long AWS may take until every client gets what was deployed. relinked: whether the
+        target was made to point to another resource, instead of that one's content changing."""
+        return timedelta(0)
+
     @property
     def spec(self) -> str:
         """A digest of what the file says of this target: a change of it is a reason to deploy."""
@@ -181,6 +300,12 @@ class Link(Target):
     It needs the facts of the certificate and none of its files, so who deploys it has no right to
     read a private key.
     """
+
+    verify: bool = Field(
+        default=True,
+        description="Whether to connect and see that it is served; `false` for what certrail "
+        "cannot reach. What is internal is never connected to.",
+    )
 
     @abstractmethod
     def link(self, facts: Facts, context: Context) -> Deployed:

@@ -1,11 +1,12 @@
 """The `certrail` command: the functions of the Lambda functions, with a terminal.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 fine, 1 failed, 2 bad input,
-3 changes wait (`plan --check`).
+3 changes wait (`plan --check`), or there are orphans (`orphans --check`).
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 import time
@@ -20,10 +21,13 @@ from certrail.errors import CertrailError, Fault, PipelinesInvalid
 from certrail.pipelines import Pipelines
 from cli import account as accounting
 from cli import apply as applying
+from cli import iam as granting
+from cli import orphans as orphaned
 from cli import plan as planning
 from cli import reference, render
 from cli import reissue as reissuing
 from cli import revoke as revoking
+from cli import rollback as rolling_back
 from cli import status as reporting
 from cli.profiles import unknown_profiles
 from cli.workspace import BadInput, Workspace, issue_here
@@ -78,7 +82,10 @@ def validate(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
         render.as_json([])
     else:
         targets = sum(len(pipeline.targets) for pipeline in pipelines.pipelines)
-        render.line(f"{file}: {len(pipelines.pipelines)} pipelines, {targets} targets, no faults")
+        selections = sum(len(pipeline.selections) for pipeline in pipelines.pipelines)
+        found = f", {selections} selections" if selections else ""
+        counted = f"{len(pipelines.pipelines)} pipelines, {targets} targets{found}"
+        render.line(f"{file}: {counted}, no faults")
 
 
 @app.command()
@@ -113,11 +120,17 @@ def plan(
 
 @app.command()
 def apply(
-    names: Names = None, file: File = DEFAULT_FILE, bucket: Bucket = "", as_json: Json = False
+    names: Names = None,
+    file: File = DEFAULT_FILE,
+    bucket: Bucket = "",
+    wait: Annotated[
+        int, typer.Option(metavar="MINUTES", help="How long to wait until clients get it.", min=0)
+    ] = 3,
+    as_json: Json = False,
 ) -> None:
-    """Carry out the plan from here, without any Lambda function."""
+    """Carry out the plan from here, without any Lambda function, wave by wave."""
     workspace = Workspace(file, bucket)
-    outcomes = applying.apply(workspace, names, tell=render.progress)
+    outcomes = applying.apply(workspace, names, timedelta(minutes=wait), tell=render.progress)
     if as_json:
         render.as_json([outcome.as_json() for outcome in outcomes])
     else:
@@ -214,6 +227,78 @@ def revoke(
 
 
 @app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="FINGERPRINT",
+            help="Of an earlier certificate, or its start; left out, the one before.",
+        ),
+    ] = None,
+    why: Annotated[str, typer.Option(help="What records and status say.")] = "asked for",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    bucket: Bucket = "",
+    as_json: Json = False,
+) -> None:
+    """Make an earlier certificate the current one again, everywhere at once.
+
+    First it says what that will take. The Lambda functions do it.
+    """
+    workspace = Workspace(DEFAULT_FILE, bucket)
+    plan = rolling_back.plan(workspace, name, to, datetime.now(UTC))
+    for text in render.way_back(plan):
+        render.progress(text)
+    if not yes and not typer.confirm("Roll back?", err=True):
+        raise typer.Exit(FAILED)
+    by = f"certrail rollback ({getpass.getuser()})"
+    current = rolling_back.carry_out(workspace, plan, why, by, datetime.now(UTC))
+    if as_json:
+        render.as_json(plan.as_json() | {"generation": current.generation})
+    else:
+        render.line(render.current_line(current))
+        render.progress("`certrail status` shows how far it is")
+
+
+@app.command()
+def iam(
+    account: Annotated[
+        str | None,
+        typer.Argument(metavar="[ACCOUNT]", help="Only this one of the file's `accounts`."),
+    ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARN",
+            help="Who may assume the role, with wildcards, several with commas: the stack's output "
+            "`ActingRoleArns`. Left out, whoever your account lets.",
+        ),
+    ] = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="As a CloudFormation template, for one ACCOUNT.")
+    ] = False,
+    file: File = DEFAULT_FILE,
+    bucket: Bucket = "",
+    as_json: Json = False,
+) -> None:
+    """Print what the roles in other accounts need for this file, and no more.
+
+    Without ACCOUNT also how narrow the stack's own roles could be.
+    """
+    if template and account is None:
+        raise BadInput("a template is of one account", next="Name one of the file's `accounts`")
+    trusted = [arn for each in trust or () for arn in each.split(",")]
+    roles = granting.iam(Workspace(file, bucket), account, trusted)
+    if template:
+        render.as_json(granting.template(roles[0]))
+    elif as_json:
+        render.as_json([each.as_json() for each in roles])
+    else:
+        render.roles(roles)
+
+
+@app.command()
 def status(names: Names = None, bucket: Bucket = "", as_json: Json = False) -> None:
     """Show what every target holds, what failed, and when it is tried again."""
     workspace = Workspace(DEFAULT_FILE, bucket)
@@ -225,6 +310,29 @@ def status(names: Names = None, bucket: Bucket = "", as_json: Json = False) -> N
         render.statuses(statuses, datetime.now(UTC))
     if any(each.failed for each in statuses):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def orphans(
+    file: File = DEFAULT_FILE,
+    bucket: Bucket = "",
+    as_json: Json = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 3 where there are any, for CI.")
+    ] = False,
+) -> None:
+    """List distributions and listeners that no pipeline reaches. Reads only."""
+    workspace = Workspace(file, bucket)
+    with render.working("Reading AWS"):
+        found = orphaned.orphans(workspace, datetime.now(UTC))
+    if as_json:
+        render.as_json(found.as_json())
+    else:
+        render.orphans(found)
+    if found.failures:
+        raise typer.Exit(FAILED)
+    if check and any(not each.ignored for each in found.found):
+        raise typer.Exit(CHANGES_WAIT)
 
 
 @app.command()

@@ -27,8 +27,8 @@ from sandbox.world import furnish
 # How long the functions may take to bring one change everywhere, in seconds.
 PATIENCE = 60.0
 ADDED = "tls/added/bundle"
-# Where CloudFront and load balancers are written.
-ENDPOINT_SERVICES = ("cloudfront", "elasticloadbalancing")
+# Where what points to an import is written.
+ENDPOINT_SERVICES = ("apigateway", "cloudfront", "elasticloadbalancing")
 
 Shown = dict[tuple[str, str], TargetPlan]
 
@@ -152,7 +152,9 @@ def _renew(tour: Tour, before: Shown) -> None:
     )
     writes = journal.writes(*ENDPOINT_SERVICES, since=mark)
     tour.check(
-        not writes, f"CloudFront and the listeners took {len(writes)} writes: AWS moved them itself"
+        not writes,
+        f"CloudFront, API Gateway and the listeners took {len(writes)} writes: AWS moved them "
+        "itself",
     )
     tour.check(
         count["secretsmanager:PutSecretValue"] == len(secrets),
@@ -233,6 +235,8 @@ def _narrate(tour: Tour, call: Call) -> None:
             tour.step("acm", f"imported again under the same ARN, {call.region}: …{arn[-12:]}")
         case "acm:ImportCertificate", _:
             tour.step("acm", f"imported, {call.region}")
+        case "apigateway:UpdateDomainName", {"domainName": name}:
+            tour.step("apigateway", f"{name} points to the import")
         case "cloudfront:UpdateDistribution", {"Id": distribution}:
             tour.step("cloudfront", f"{distribution} points to the import")
         case "elasticloadbalancing:AddListenerCertificates", {"ListenerArn": str(arn)}:

@@ -77,6 +77,7 @@ def _introduce(cloud: LocalCloud, environment: Mapping[str, str]) -> None:
     render.line(f"AWS     {sandbox.endpoint}")
     render.line(f"ACME    {sandbox.directory}")
     render.line(f"DNS     {sandbox.dns[0]}:{sandbox.dns[1]}")
+    render.line(f"TLS     {sandbox.edge.address[0]}:{sandbox.edge.address[1]}")
     render.line(f"bucket  {cloud.store.bucket}")
     render.line("\nIn another terminal:\n")
     for name, value in environment.items():

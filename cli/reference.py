@@ -1,19 +1,22 @@
-"""The generated parts of the documentation: the JSON Schema of pipelines.yaml, and the tables of
-its keys. `python -m cli.reference`, in the project's root, writes them; a test compares."""
+"""The generated parts of the documentation: the JSON Schema of pipelines.yaml, the tables of its
+keys, and the IAM policies. `python -m cli.reference`, in the project's root, writes them; a test
+compares."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from certrail.grants import EVERYWHERE, Grant, Scope
 from certrail.pipelines import Account, Pipelines
-from certrail.pipelines.load import file_model, kinds_of
+from certrail.pipelines.forms import forms_of
+from certrail.pipelines.load import file_model
 from certrail.pipelines.model import (
     Defaults,
     ExternalAccount,
@@ -22,15 +25,21 @@ from certrail.pipelines.model import (
     PipelineEntry,
     PipelinesFile,
 )
+from certrail.pipelines.selection import Selection
+from certrail.pipelines.waves import WaveEntry
 from certrail.pipelines.wording import as_written
 from certrail.pipelines.zones import ZONES
 from certrail.target import FromDefaults, Target
 from deployers.kinds.all import AnyTarget
+from issuer.dns import route53
 
 T = TypeVar("T")
 
 SCHEMA = Path("docs/pipelines.schema.json")
-BLOCK = re.compile(r"(<!-- fields: (\S+) -->\n).*?(<!-- /fields -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- fields: (\S+) -->\n).*?(<!-- /fields -->)", re.DOTALL)
+POLICY = re.compile(r"(<!-- iam: (\S+) -->\n).*?(<!-- /iam -->)", re.DOTALL)
+# Whose policies the pages show.
+READER = Scope("aws", "111111111111", "certrail-bucket")
 TEXT = {"string": "text", "boolean": "`true` or `false`", "integer": "number", "number": "number"}
 
 
@@ -45,8 +54,9 @@ def schema(model: type[Pipelines[T]]) -> str:
     """The JSON Schema of a pipelines file with these targets, for editors."""
     (target,) = get_args(model)
     definition = file_model(target).model_json_schema(schema_generator=_WithoutTitles)
-    for kind in kinds_of(target).values():
-        definition["$defs"][kind.__name__]["required"] = ["type", *_needed(kind)]
+    forms = forms_of(target)
+    for form in (*forms.kinds.values(), *forms.selections.values()):
+        definition["$defs"][form.__name__]["required"] = ["type", *_needed(form)]
     whole = {"$schema": GenerateJsonSchema.schema_dialect} | definition
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
@@ -58,8 +68,8 @@ def field_table(model: type[BaseModel]) -> str:
     rows = ["| key | value | default | what it is |", "|---|---|---|---|"]
     for name, field in definition["properties"].items():
         info = model.model_fields[name]
-        if _from_defaults(model, name):
-            default = f"`defaults.{name}`"
+        if key := _from_defaults(model, name):
+            default = f"`defaults.{key}`"
         elif name in needed or name == "type":
             default = "*needed*"
         else:
@@ -73,13 +83,16 @@ def field_table(model: type[BaseModel]) -> str:
 
 
 def pages(root: Path, model: type[Pipelines[T]]) -> dict[Path, str]:
-    """Every page under `docs/` that has a marked table, and the schema, as they should be.
+    """Every page under `docs/` that has a marked part, and the schema, as they should be.
 
     A table stands between `<!-- fields: NAME -->` and `<!-- /fields -->`, where NAME is `file`,
     `issuer`, `external_account`, `limits`, `account`, `zone-` and a provider, `defaults`,
-    `pipeline`, or the type of a target.
+    `pipeline`, `wave`, or the type of a target, with `selection-` before it for its selection; a
+    policy between `<!-- iam: NAME -->` and `<!-- /iam -->`, where NAME is `route53`, `selections`
+    or the type of a target.
     """
     (target,) = get_args(model)
+    forms = forms_of(target)
     models: dict[str, type[BaseModel]] = {
         "file": PipelinesFile,
         "issuer": IssuerEntry,
@@ -89,18 +102,40 @@ def pages(root: Path, model: type[Pipelines[T]]) -> dict[Path, str]:
         "account": Account,
         "defaults": Defaults,
         "pipeline": PipelineEntry,
-        **kinds_of(target),
+        "wave": WaveEntry,
+        **forms.kinds,
+        **{f"selection-{kind}": selection for kind, selection in forms.selections.items()},
+    }
+    grants: dict[str, Sequence[Grant]] = {
+        "selections": [
+            grant
+            for selection in forms.selections.values()
+            for grant in selection.grants(READER, EVERYWHERE)
+        ],
+        "route53": route53.grants(READER, [None], ["_acme-challenge.*"]),
+        **{name: kind.grants(READER, everywhere=EVERYWHERE) for name, kind in forms.kinds.items()},
     }
     found = {root / SCHEMA: schema(model)}
     for page in sorted((root / "docs").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if BLOCK.search(text):
-            found[page] = _with_tables(text, models)
+        if TABLE.search(text) or POLICY.search(text):
+            found[page] = _with_policies(_with_tables(text, models), grants)
     return found
 
 
 def _with_tables(text: str, models: Mapping[str, type[BaseModel]]) -> str:
-    return BLOCK.sub(lambda match: f"{match[1]}\n{field_table(models[match[2]])}\n{match[3]}", text)
+    return TABLE.sub(lambda match: f"{match[1]}\n{field_table(models[match[2]])}\n{match[3]}", text)
+
+
+def _with_policies(text: str, grants: Mapping[str, Sequence[Grant]]) -> str:
+    def block(match: re.Match[str]) -> str:
+        policy = {
+            "Version": "2012-10-17",
+            "Statement": [grant.statement() for grant in grants[match[2]]],
+        }
+        return f"{match[1]}\n```json\n{json.dumps(policy, indent=2)}\n```\n\n{match[3]}"
+
+    return POLICY.sub(block, text)
 
 
 def _needed(model: type[BaseModel]) -> list[str]:
@@ -112,9 +147,12 @@ def _needed(model: type[BaseModel]) -> list[str]:
     ]
 
 
-def _from_defaults(model: type[BaseModel], name: str) -> bool:
+def _from_defaults(model: type[BaseModel], name: str) -> str | None:
+    """The key of `defaults` that a target or a selection gets it from."""
+    if not issubclass(model, Target | Selection):
+        return None
     marks = model.model_fields[name].metadata
-    return issubclass(model, Target) and any(isinstance(mark, FromDefaults) for mark in marks)
+    return next((mark.key or name for mark in marks if isinstance(mark, FromDefaults)), None)
 
 
 def _value(field: JsonSchemaValue, definitions: Mapping[str, JsonSchemaValue]) -> str:

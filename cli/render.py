@@ -14,12 +14,17 @@ from rich.text import Text
 
 from certrail.bundle import short
 from certrail.errors import CertrailError
+from certrail.records import Record
 from certrail.store import Current
 from cli.account import Shown
 from cli.apply import Outcome
+from cli.iam import RolePolicies
+from cli.orphans import Orphan, Orphans
 from cli.plan import PipelinePlan, TargetPlan
 from cli.reissue import Reissue
-from cli.status import PipelineStatus, TargetStatus
+from cli.rollback import Plan
+from cli.status import PipelineStatus, SelectionStatus, TargetStatus, WaveStatus
+from deployers.find import Followed
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -32,7 +37,16 @@ SIGNS = {
     "failed": "[red]![/]",
 }
 CHANGES = "[yellow]~[/]"
-STATES = {"deployed": "green", "deploying": "cyan", "failed": "red", "unreadable": "red"}
+# Of an endpoint's names; the whole list is in `--json`.
+NAMES_SHOWN = 3
+STATES = {
+    "deployed": "green",
+    "deploying": "cyan",
+    "served": "green",
+    "failed": "red",
+    "unreadable": "red",
+}
+WAVES = {"passed": "green", "running": "cyan", "baking": "cyan", "stopped": "red"}
 
 
 def as_json(value: Any) -> None:
@@ -123,6 +137,8 @@ def plans(each: Sequence[PipelinePlan]) -> None:
             for target in plan.targets
         ]
         columns(rows)
+        for followed in plan.followed:
+            _selection(followed)
     waiting = sum(plan.waits for plan in each)
     unknown = sum(bool(plan.failures) for plan in each)
     if waiting or not unknown:
@@ -135,10 +151,27 @@ def plans(each: Sequence[PipelinePlan]) -> None:
         out.print(f"[red]{unknown} of {len(each)} pipelines could not be read in full[/]")
 
 
+def _selection(followed: Followed) -> None:
+    """What a selection finds, below its pipeline."""
+    numbers = [f"finds {len(followed.targets)}"]
+    numbers += [f"{len(followed.new)} new"] if followed.new else []
+    numbers += [f"{len(followed.gone)} gone"] if followed.gone else []
+    out.print(f"  selection {escape(str(followed.selection))}: {', '.join(numbers)}")
+    rows = [(SIGNS["create"], escape(address), "new") for address in followed.new]
+    rows += [
+        ("[yellow]-[/]", escape(address), f"{escape(why)}; not touched, its certificate expires")
+        for address, why in followed.gone.items()
+    ]
+    rows += [("[dim]·[/]", escape(address), escape(why)) for address, why in followed.left.items()]
+    columns([("", *row) for row in rows])
+    for failure in followed.errors:
+        out.print(f"    [red]![/] {escape(str(failure))}")
+
+
 def outcomes(each: Sequence[Outcome]) -> None:
     rows = []
     for outcome in each:
-        done = outcome.result in {"issued", "deployed"}
+        done = outcome.result in {"issued", "deployed", "served"}
         colour = "red" if outcome.error else "green" if done else "dim"
         rows.append(
             (
@@ -146,7 +179,7 @@ def outcomes(each: Sequence[Outcome]) -> None:
                 escape(outcome.pipeline),
                 escape(outcome.what),
                 short(outcome.fingerprint or ""),
-                escape(str(outcome.error or "")),
+                escape(str(outcome.error or outcome.note)),
             )
         )
     columns(rows)
@@ -170,6 +203,9 @@ def statuses(each: Sequence[PipelineStatus], now: datetime) -> None:
                 )
             )
         columns(rows)
+        for selection in status.selections:
+            out.print(f"  {_looked_for(selection)}")
+        columns([_wave(wave) for wave in status.waves])
     failed = sum(status.failed for status in each)
     coming = sum(status.due is not None for status in each)
     if failed:
@@ -178,6 +214,49 @@ def statuses(each: Sequence[PipelineStatus], now: datetime) -> None:
         out.print(f"nothing failed; {coming} of {len(each)} certificates are to be issued")
     else:
         out.print("all is well")
+
+
+def orphans(found: Orphans) -> None:
+    listed = [each for each in found.found if not each.ignored]
+    columns(
+        [
+            (
+                escape(each.address),
+                escape(str(each.at)),
+                escape(_some(each.names)),
+                _ends(each),
+                f"covered by {escape(', '.join(each.pipelines))}" if each.pipelines else "",
+            )
+            for each in listed
+        ]
+    )
+    for failure in found.failures:
+        out.print(f"[red]![/] {escape(str(failure))}")
+    ignored = len(found.found) - len(listed)
+    passed = f"; {ignored} passed over by {'its' if ignored == 1 else 'their'} tag"
+    if listed:
+        count = "1 endpoint is" if len(listed) == 1 else f"{len(listed)} endpoints are"
+        said = f"{count} not reached by a pipeline"
+    elif not found.failures:
+        said = "every endpoint is reached by a pipeline"
+    else:
+        said = "none was found that no pipeline reaches"
+    out.print(said + (passed if ignored else ""))
+    if found.failures:
+        out.print("[red]not everything could be looked at[/]")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of perhaps many."""
+    shown = ", ".join(names[:NAMES_SHOWN])
+    more = len(names) - NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown or "names not known"
+
+
+def _ends(orphan: Orphan) -> str:
+    if orphan.renews:
+        return "renewed by ACM"
+    return f"until {orphan.not_after:%Y-%m-%d}" if orphan.not_after else "end not known"
 
 
 def reissue_line(state: Reissue) -> str:
@@ -233,9 +312,33 @@ def _certificate(status: PipelineStatus, now: datetime) -> str:
         return "[yellow]no certificate yet[/]"
     left = (status.current.facts.not_after - now).days
     return (
-        f"{short(status.current.fingerprint)}  generation {status.current.generation}, "
-        f"{left} days left"
+        f"{short(status.current.fingerprint)}  {status.state}, "
+        f"generation {status.current.generation}, {left} days left"
     )
+
+
+def _wave(wave: WaveStatus) -> tuple[str, str, str, str]:
+    why = f"baked {_at(wave.until)}" if wave.until else wave.why
+    count = f"{wave.served} of {wave.of} served"
+    return (
+        f"[{WAVES.get(wave.state, 'dim')}]{wave.state}[/]",
+        f"wave {escape(wave.name)}",
+        count,
+        why,
+    )
+
+
+def way_back(plan: Plan) -> list[str]:
+    """What a rollback will do, said before."""
+    to = plan.way.to
+    lines = [
+        f"{plan.pipeline}: from {short(plan.after.value.fingerprint)} back to "
+        f"{short(to.fingerprint)}, until {to.facts.not_after:%Y-%m-%d}: to every target at once, "
+        f"as generation {plan.after.value.generation + 1}",
+        "A secret's version stage moves back; into ACM it is imported again. Nothing is renewed "
+        "by itself for a day.",
+    ]
+    return [*lines, *plan.way.notes]
 
 
 def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
@@ -247,6 +350,15 @@ def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
             f"{by} instead of {escape(name)}: {_inside(why)}"
             for name, why in issued.instead_of.items()
         ]
+    if back := status.rolled_back:
+        lines.append(
+            f"[yellow]rolled back[/] from {short(back.of)} at {_at(back.at)} by "
+            f"{escape(back.by)}: {_inside(back.reason)}"
+        )
+        if status.held_until and now < status.held_until:
+            lines.append(f"[dim]not renewed before {_at(status.held_until)}, unless asked for[/]")
+    if status.rollout and status.rollout.failed:
+        lines.append(f"[red]goes no further:[/] {_inside(status.rollout.failed)}")
     if when := status.standing.window:
         said = f"renewal {_at(when.moment)}"
         if when.by_ca:
@@ -273,6 +385,19 @@ def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
     return lines
 
 
+def _looked_for(selection: SelectionStatus) -> str:
+    text = f"selection {escape(str(selection.selection))}:"
+    if selection.found is None:
+        return f"[yellow]{text}[/] nobody has looked yet"
+    count = f"{len(selection.found.targets)} found"
+    if selection.found.gone:
+        gone = ", ".join(selection.found.gone)
+        count += f", no more since {_at(selection.found.at)}: {escape(gone)}"
+    if selection.error:
+        return f"[red]{text}[/] {count}; {_inside(selection.error)}"
+    return f"[dim]{text} {count}[/]"
+
+
 def _inside(text: str) -> str:
     """A text of perhaps several lines, below a pipeline."""
     return escape(text.replace("\n", "\n    "))
@@ -287,8 +412,33 @@ def _remark(target: TargetStatus) -> str:
     if record.error:
         again = record.next_attempt
         when = f"next attempt {_at(again)}" if again else "not tried again before something changes"
+        if record.check and record.check.failed:
+            when = f"looked at again {_at(record.check.next)}" if record.check.next else ""
         return f"{record.error} ({when})"
-    return f"since {_at(record.at)}"
+    remark = _seen(record) + _whence(record)
+    return remark + (f"; {record.repaired}" if record.repaired else "")
+
+
+def _seen(record: Record) -> str:
+    """Since when clients get it, or since when it is there."""
+    if record.check is None:
+        return f"since {_at(record.at)}"
+    saw = f"{record.check.saw}" if record.check.saw else ""
+    if record.check.served_at:
+        return f"since {_at(record.check.served_at)}" + (f" ({saw})" if saw else "")
+    again = record.check.next or record.check.until
+    return (
+        "not served yet"
+        + (f": {saw}" if saw else "")
+        + (f" (next look {_at(again)}, to be served by {_at(record.check.until)})")
+    )
+
+
+def _whence(record: Record) -> str:
+    # Of an ARN, the name of the session or the user.
+    by = record.by.rpartition("/")[2]
+    before = record.before if record.before != record.fingerprint else None
+    return (f", by {by}" if by else "") + (f", before {short(before)}" if before else "")
 
 
 def _sign(target: TargetPlan) -> str:
@@ -303,3 +453,18 @@ def _change(target: TargetPlan) -> str:
 
 def _at(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def roles(found: Sequence[RolePolicies]) -> None:
+    for role in found:
+        whose = f"account {role.account}" if role.account else "this account"
+        line(f"# {whose}: {role.role}")
+        if role.trust:
+            line("\n## Trust policy\n")
+            as_json(role.trust)
+        for number, policy in enumerate(role.policies, 1):
+            line(f"\n## Policy {number} of {len(role.policies)}\n")
+            as_json(policy)
+        if not role.policies:
+            line("\nNothing in the file acts there.")
+        line("")

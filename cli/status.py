@@ -10,15 +10,18 @@ from typing import Any
 
 from certrail.errors import CertrailError
 from certrail.pipelines import Pipeline
-from certrail.records import Record, State
-from certrail.store import Current
+from certrail.pipelines.selection import Selection
+from certrail.records import Record, Rollout, Selected, State
+from certrail.store import Current, Rollback
+from certrail.waves import ONE_WAVE, Wave
 from cli.workspace import Workspace
+from deployers.judge import is_done
 from deployers.kinds.all import AnyTarget
-from deployers.rollout import Step
+from deployers.rollout import Step, holds
 from deployers.rollout import plan as steps
 from deployers.view import READERS, View, look_at
 from issuer import lease, reissue
-from issuer.due import Due
+from issuer.due import Due, held_until
 from issuer.survey import Standing, survey
 
 
@@ -57,21 +60,82 @@ class TargetStatus:
             "resource": record.held.resource if record and record.held else None,
             "generation": record.generation if record else None,
             "at": record.at.isoformat() if record else None,
+            "by": record.by if record else None,
+            "from": record.before if record else None,
+            "to": record.fingerprint if record else None,
+            "repaired": record.repaired if record else None,
             "attempts": record.attempts if record else 0,
             "error": str(self.error) if self.error else record.error if record else None,
             "next_attempt": _iso(record.next_attempt) if record else None,
+            "check": {
+                "saw": record.check.saw,
+                "looks": record.check.looks,
+                "until": record.check.until.isoformat(),
+                "next": _iso(record.check.next),
+                "served_at": _iso(record.check.served_at),
+            }
+            if record and record.check
+            else None,
+        }
+
+
+@dataclass(frozen=True)
+class WaveStatus:
+    """served, of: how many of its targets have all that there is to have, and how many there are.
+    state: `passed`, `running`, `baking`, `waiting` or `stopped`. until: when it has baked."""
+
+    name: str
+    state: str
+    served: int
+    of: int
+    until: datetime | None = None
+    why: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "wave": self.name,
+            "state": self.state,
+            "served": self.served,
+            "of": self.of,
+            "until": _iso(self.until),
+            "why": self.why or None,
+        }
+
+
+@dataclass(frozen=True)
+class SelectionStatus:
+    """found: None where nobody has looked yet."""
+
+    selection: Selection
+    found: Selected | None
+
+    @property
+    def error(self) -> str | None:
+        return self.found.error if self.found else None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "selection": str(self.selection),
+            "finds": len(self.found.targets) if self.found else None,
+            "gone": list(self.found.gone) if self.found else [],
+            "at": self.found.at.isoformat() if self.found else None,
+            "error": self.error,
         }
 
 
 @dataclass(frozen=True)
 class PipelineStatus:
-    """standing: of the certificate. past_window: whether it should have been renewed by now."""
+    """standing: of the certificate. past_window: whether it should have been renewed by now.
+    rollout: how far the current one has come. waves: where the file has any."""
 
     standing: Standing
     due: Due | None
     past_window: bool
     targets: Sequence[TargetStatus]
     error: CertrailError | None = None
+    selections: Sequence[SelectionStatus] = ()
+    rollout: Rollout | None = None
+    waves: Sequence[WaveStatus] = ()
 
     @property
     def name(self) -> str:
@@ -87,13 +151,44 @@ class PipelineStatus:
         return self.standing.progress
 
     @property
+    def rolled_back(self) -> Rollback | None:
+        """Why an earlier certificate is the current one."""
+        return self.current.rollback if self.current else None
+
+    @property
+    def held_until(self) -> datetime | None:
+        """Until when nothing is renewed after a rollback."""
+        if self.current is None or self.current.rollback is None:
+            return None
+        return held_until(self.current.rollback, self.current)
+
+    @property
+    def state(self) -> str:
+        """How far the current certificate has come: issued, deployed, served, failed, or rolled
+        back."""
+        stopped = self.rollout is not None and self.rollout.failed is not None
+        if stopped or any(target.failed for target in self.targets):
+            return "failed"
+        if self.rolled_back:
+            return "rolled back"
+        if self.rollout and self.rollout.done_at:
+            return "served"
+        there = self.current.generation if self.current else None
+        records = [each.record for each in self.targets]
+        if records and all(each and each.generation == there and holds(each) for each in records):
+            return "deployed"
+        return "issued" if self.current else "waiting"
+
+    @property
     def failed(self) -> bool:
         issuing = self.progress is not None and self.progress.error is not None
         return (
             self.error is not None
             or issuing
             or self.past_window
+            or (self.rollout is not None and self.rollout.failed is not None)
             or any(target.failed for target in self.targets)
+            or any(selection.error for selection in self.selections)
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -101,6 +196,7 @@ class PipelineStatus:
         issued = self.current.issued if self.current else None
         return {
             "pipeline": self.name,
+            "state": self.state,
             "generation": self.current.generation if self.current else None,
             "fingerprint": self.current.fingerprint if self.current else None,
             "not_after": _iso(self.current.facts.not_after) if self.current else None,
@@ -123,7 +219,19 @@ class PipelineStatus:
             "issue_attempts": progress.attempts if progress else 0,
             "issue_next_attempt": _iso(progress.next_attempt) if progress else None,
             "error": str(self.error) if self.error else None,
+            "rolled_back": {
+                "from": back.of,
+                "reason": back.reason,
+                "by": back.by,
+                "at": back.at.isoformat(),
+                "not_renewed_before": _iso(self.held_until),
+            }
+            if (back := self.rolled_back)
+            else None,
+            "stopped": self.rollout.failed if self.rollout else None,
+            "waves": [wave.as_json() for wave in self.waves],
             "targets": [target.as_json() for target in self.targets],
+            "selections": [selection.as_json() for selection in self.selections],
         }
 
 
@@ -154,14 +262,51 @@ def _status(
     except CertrailError as error:
         return PipelineStatus(standing, None, False, (), error)
     when = standing.window
+    rollout = view.rollout
+    if rollout and view.current and rollout.generation != view.current.generation:
+        rollout = None
     return PipelineStatus(
         standing=standing,
         due=standing.due(now),
         past_window=when is not None and now > when.end,
         targets=list(
-            _target_statuses(view, steps(pipeline.targets, view.current, view.records, now))
+            _target_statuses(
+                view, steps(view.targets, view.current, view.records, now, gates=view.gates)
+            )
         ),
+        rollout=rollout,
+        waves=list(_waves(view, rollout, pipeline.waves)),
+        selections=_selection_statuses(pipeline, view),
     )
+
+
+def _selection_statuses(pipeline: Pipeline[AnyTarget], view: View) -> Sequence[SelectionStatus]:
+    found = {each.key: each for each in view.found.selections} if view.found else {}
+    return [SelectionStatus(each, found.get(each.key)) for each in pipeline.selections]
+
+
+def _waves(view: View, rollout: Rollout | None, waves: Sequence[Wave]) -> Iterator[WaveStatus]:
+    current = view.current
+    if waves == ONE_WAVE or current is None or current.rollback:
+        return
+    for number, wave in enumerate(waves):
+        members = [address for address, its in view.gates.waves.items() if its == number]
+        served = sum(is_done(view.records.get(address), current) for address in members)
+        passed = rollout.passed if rollout else 0
+        until, why = None, ""
+        if number < passed:
+            state = "passed"
+        elif number > passed:
+            state = "waiting"
+        elif rollout and rollout.failed:
+            state, why = "stopped", rollout.failed
+        elif not view.gates.begun:
+            state, why = "waiting", view.gates.waits_for or ""
+        elif rollout and rollout.served_at:
+            state, until = "baking", rollout.served_at + wave.bake
+        else:
+            state = "running"
+        yield WaveStatus(wave.name, state, served, len(members), until, why)
 
 
 def _target_statuses(view: View, planned: Iterable[Step]) -> Iterator[TargetStatus]:

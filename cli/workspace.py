@@ -16,13 +16,15 @@ from botocore.exceptions import BotoCoreError
 
 from certrail.aws import Aws
 from certrail.errors import CertrailError
+from certrail.nameservers import parse_servers
 from certrail.pipelines import Issuer, Pipeline, Pipelines, load
 from certrail.store import Current, Store
+from deployers.finder import Findings, find
+from deployers.inventory import Inventory
 from deployers.kinds.all import AnyTarget
 from issuer import reissue
 from issuer.account import Accounts
 from issuer.clock import Clock
-from issuer.dns.authoritative import parse_servers
 from issuer.dns.challenges import Dns
 from issuer.issue import issue
 from issuer.reissue import Asked
@@ -114,6 +116,20 @@ class Workspace:
     @cached_property
     def accounts(self) -> Accounts:
         return Accounts(self.store, self.aws)
+
+
+def find_for(
+    workspace: Workspace,
+    file: Pipelines[AnyTarget],
+    chosen: Sequence[Pipeline[AnyTarget]],
+    now: datetime,
+) -> Findings:
+    """What the selections of these pipelines find now, with the caller's rights."""
+    if not any(pipeline.selections for pipeline in chosen):
+        return Findings({}, {})
+    names = {pipeline.name for pipeline in chosen}
+    inventory = Inventory(workspace.aws, file.accounts)
+    return find(workspace.store, inventory, file, now, names)
 
 
 class OnTheTerminal:

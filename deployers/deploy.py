@@ -1,27 +1,31 @@
 """Deploying one target: the one way, for the Lambda functions and for `certrail apply`.
 
 read the record, then what is current
-  → nothing to do, waiting, or somebody else is at it: stop here, nothing is written
+  → waiting, or somebody else is at it: stop here, nothing is written
+  → nothing to do: remove what is not needed any more, and stop
 claim the record (conditionally: of two deployers one goes on)
-read the bundle and check it → deploy → write what came of it
+read the bundle and check it → deploy → write what came of it → tell
 """
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from certrail.aws import Aws
 from certrail.bundle import short
-from certrail.errors import Busy, CertrailError, Superseded
-from certrail.records import Record, State
+from certrail.errors import BundleRefused, Busy, CertrailError, Superseded, TargetRefused
+from certrail.records import Check, Record, State
 from certrail.store import Current, Store, record_key
-from certrail.target import Context, Deployed, Link, Target
+from certrail.target import Context, Deployed, Link, Preflight, Rotation, Target
 from deployers.job import Role
-from deployers.rollout import held_by_needs, in_progress, settled, waits_for
+from deployers.rollout import held_by_needs, holds, in_progress, settled, waits_for
+
+log = logging.getLogger(__name__)
 
 # Longer than a deployer may run (60 s), shorter than its queue hides a message (6 minutes): who
 # takes over from one that died finds the claim expired.
@@ -42,25 +46,55 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a deployment ended that did not fail. held: what the target holds now."""
+    """How a deployment ended that did not fail. held: what the target holds now. repaired: what AWS
+    had instead of what the record said, None where it had that, or nobody looked."""
 
     result: Result
     reason: str
     held: Deployed | None = None
     fingerprint: str = ""
     generation: int = 0
+    repaired: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt that ended, well or not, and whose end is on the record.
+
+    before: the record as it was, None where there was none. record: as it is now.
+    """
+
+    before: Record | None
+    record: Record
+
+
+def tell_nobody(attempt: Attempt) -> None:
+    pass
 
 
 def deploy_target(
-    store: Store, target: Target, pipeline: str, *, role: Role | None, aws: Aws, now: datetime
+    store: Store,
+    target: Target,
+    pipeline: str,
+    *,
+    role: Role | None,
+    aws: Aws,
+    now: datetime,
+    rotation: Rotation = Rotation.IN_PLACE,
+    generation: int | None = None,
+    by: str = "",
+    tell: Callable[[Attempt], None] = tell_nobody,
 ) -> Outcome:
     """Make one target hold the pipeline's current bundle, and its record say so.
 
-    aws: of the account certrail runs in; role: for a target in another one.
+    aws: of the account certrail runs in; role: for a target in another one. rotation: of the
+    pipeline. generation: the only one to deploy, as its wave has begun; None for any. by: who does
+    it, for the record. tell: called with an attempt whose end was just written.
 
     Raises Busy where somebody else is deploying it, Superseded where the target has a newer
     generation; neither touches the record. Nor does an AwsError or StateError from reading the
-    bucket before the claim. Every later failure is on the record when it is raised.
+    bucket before the claim, or from tidying up. Every later failure is on the record when it is
+    raised.
     """
     key = record_key(pipeline, target.address)
     # The record before the pointer: a record is never newer than the pointer read after it.
@@ -76,6 +110,12 @@ def deploy_target(
             next="Nothing older replaces it; restore the version of current.json with the highest "
             "generation",
         )
+    if generation is not None and generation != current.generation:
+        return Outcome(
+            Result.WAITING,
+            f"generation {current.generation} is current, and its turn may be later",
+            record.held if record else None,
+        )
     if record and in_progress(record, now):
         raise _busy(target)
     records = _records_of_needs(store, target, pipeline)
@@ -84,13 +124,22 @@ def deploy_target(
     needs = held_by_needs(target, records)
     bound = {address: held.resource for address, held in needs.items()}
     same = record is not None and settled(record, target, current, bound)
-    if (
-        record
-        and same
-        and record.state is State.DEPLOYED
-        and _still_holds(store, target, record, role, aws, needs)
-    ):
-        return _outcome(Result.UNCHANGED, "AWS has what the record says", current, record.held)
+
+    def context() -> Context:
+        held = record.held if record else None
+        names = current.facts.domains
+        return _context(store, pipeline, role, aws, held, needs, rotation, now, names)
+
+    # A repair that failed or never ended is one still.
+    repaired = record.repaired if record and same else None
+    if seen and record and same and holds(record):
+        here, repaired = _compared(target, record, context)
+        if here:
+            if tidied := target.tidy(here):
+                store.write(key, replace(record, held=tidied, at=now), Record, seen.etag)
+            return _outcome(
+                Result.UNCHANGED, "AWS has what the record says", current, tidied or record.held
+            )
 
     claim = Record(
         pipeline=pipeline,
@@ -102,27 +151,47 @@ def deploy_target(
         spec=target.spec,
         needs=bound,
         held=record.held if record else None,
+        before=record.before if record else None,
+        by=by,
         at=now,
         until=now + LEASE,
         claim=str(uuid.uuid4()),
         attempts=record.attempts if record and same else 0,
+        good=record.good if record else None,
+        error=record.error if record else None,
+        repaired=repaired,
     )
     try:
         etag = store.write(key, claim, Record, seen.etag if seen else None)
     except Superseded as error:
         raise _busy(target) from error
     try:
-        context = _context(store, pipeline, role, aws, claim.held, needs)
+        if current.facts.key_type not in target.key_types:
+            raise _not_served(target, current)
         if isinstance(target, Link):
-            held = target.link(current.facts, context)
+            held = target.link(current.facts, context())
         else:
-            held = target.deploy(store.bundle(current), context)
+            held = target.deploy(store.bundle(current), context())
     except BaseException as error:
-        store.write(key, _failed(claim, error, now), Record, etag)
+        failed = _failed(claim, error, now)
+        store.write(key, failed, Record, etag)
+        tell(Attempt(record, failed))
         raise
-    done = replace(claim, state=State.DEPLOYED, held=held, until=None, claim=None, attempts=0)
+    done = replace(
+        claim,
+        state=State.DEPLOYED,
+        held=held,
+        before=claim.held.fingerprint if claim.held else None,
+        until=None,
+        claim=None,
+        attempts=0,
+        error=None,
+        check=_check(target, record, bound, held, now, repaired=repaired is not None),
+    )
     store.write(key, done, Record, etag)
-    return _outcome(Result.DEPLOYED, f"now holds {short(current.fingerprint)}", current, held)
+    tell(Attempt(record, done))
+    reason = f"now holds {short(current.fingerprint)}" + (f"; {repaired}" if repaired else "")
+    return _outcome(Result.DEPLOYED, reason, current, held, repaired)
 
 
 def observe_target(
@@ -135,26 +204,87 @@ def observe_target(
     return target.observe(_context(store, pipeline, role, aws, held, needs))
 
 
-def _still_holds(
+def preflight_target(
     store: Store,
     target: Target,
-    record: Record,
+    pipeline: str,
+    *,
     role: Role | None,
     aws: Aws,
-    needs: Mapping[str, Deployed],
-) -> bool:
-    try:
-        there = target.observe(_context(store, record.pipeline, role, aws, record.held, needs))
-    except CertrailError:
-        # Deploying meets the same failure, and puts it on the record.
-        return False
-    return (
-        there is not None
-        and record.held is not None
-        and there.fingerprint == record.fingerprint
-        and there.resource == record.held.resource
-        and there.version == record.held.version
+    rotation: Rotation,
+    now: datetime,
+) -> Preflight | None:
+    """What deploying the target would do, where it has a choice. Reads only. Raises as
+    `observe_target`."""
+    seen = store.read(record_key(pipeline, target.address), Record)
+    current = store.current(pipeline)
+    if current is None:
+        return None
+    held = seen.value.held if seen else None
+    context = _context(store, pipeline, role, aws, held, {}, rotation, now)
+    return target.preflight(current.facts, context)
+
+
+def _not_served(target: Target, current: Current) -> TargetRefused:
+    return TargetRefused(
+        f"it cannot serve {current.facts.key_type} keys",
+        where=target.address,
+        next=f"Choose another `key_type` for the pipeline: {', '.join(sorted(target.key_types))}",
     )
+
+
+def _check(
+    target: Target,
+    before: Record | None,
+    bound: Mapping[str, str],
+    held: Deployed,
+    now: datetime,
+    *,
+    repaired: bool,
+) -> Check | None:
+    """What there is to look at, from now on."""
+    if not held.endpoints:
+        return None
+    # What somebody had pointed elsewhere is pointed back.
+    relinked = before is None or dict(before.needs) != dict(bound) or repaired
+    return Check(until=now + target.propagation(relinked=relinked), next=now)
+
+
+def _compared(
+    target: Target, record: Record, context: Callable[[], Context]
+) -> tuple[Context | None, str | None]:
+    """In which AWS has what the record says, None where it has not, or cannot be asked; and, where
+    somebody changed it, what it has instead."""
+    try:
+        here = context()
+        there = target.observe(here)
+    except CertrailError as error:
+        # Deploying meets the same failure, and puts it on the record.
+        log.warning("%s: could not be compared: %s", target.address, error)
+        return None, None
+    different = drift(record, there)
+    # An alias more, a port changed: clients are to be looked at there, too.
+    moved = there and record.held and there.endpoints != record.held.endpoints
+    return (None if different or moved else here), different
+
+
+def drift(record: Record, there: Deployed | None) -> str | None:
+    """What AWS has instead of what the record says, half a sentence; None where it has that.
+
+    there: as `observe` says it.
+    """
+    held = record.held
+    if there is None:
+        return "nothing was there any more"
+    if held is None or there.resource != held.resource:
+        return f"{there.resource} was in its place"
+    if there.version != held.version:
+        return f"somebody had written version {there.version}"
+    if there.fingerprint == record.fingerprint:
+        return None
+    if there.fingerprint:
+        return f"{short(there.fingerprint)} was in its place"
+    return "somebody had changed it"
 
 
 def _context(
@@ -164,9 +294,21 @@ def _context(
     aws: Aws,
     held: Deployed | None,
     needs: Mapping[str, Deployed],
+    rotation: Rotation = Rotation.IN_PLACE,
+    now: datetime | None = None,
+    names: tuple[str, ...] = (),
 ) -> Context:
     there = aws.acting_as(role.role_arn, role.external_id) if role else aws
-    return Context(pipeline=pipeline, owner=store.bucket, aws=there, held=held, needs=needs)
+    return Context(
+        pipeline=pipeline,
+        owner=store.bucket,
+        aws=there,
+        held=held,
+        needs=needs,
+        rotation=rotation,
+        now=now or datetime.now(UTC),
+        names=names,
+    )
 
 
 def _records_of_needs(store: Store, target: Target, pipeline: str) -> dict[str, Record]:
@@ -193,6 +335,7 @@ def _failed(claim: Record, error: BaseException, now: datetime) -> Record:
         attempts=attempts,
         error=text,
         next_attempt=now + delay if retryable else None,
+        refused=isinstance(error, BundleRefused),
     )
 
 
@@ -204,5 +347,11 @@ def _busy(target: Target) -> Busy:
     )
 
 
-def _outcome(result: Result, reason: str, current: Current, held: Deployed | None) -> Outcome:
-    return Outcome(result, reason, held, current.fingerprint, current.generation)
+def _outcome(
+    result: Result,
+    reason: str,
+    current: Current,
+    held: Deployed | None,
+    repaired: str | None = None,
+) -> Outcome:
+    return Outcome(result, reason, held, current.fingerprint, current.generation, repaired)

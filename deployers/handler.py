@@ -6,12 +6,10 @@ CERTRAIL_KIND says which kind this function is; it imports that one and no other
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
-import sys
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from certrail import log
@@ -21,12 +19,13 @@ from certrail.messages import LONGEST_WAIT, hold_back
 from certrail.records import Record
 from certrail.store import Store, record_key
 from certrail.target import Target
+from certrail.telling import put_metrics
 from deployers.deploy import deploy_target
 from deployers.job import Job
+from deployers.telling import Telling
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE = "certrail"
 METRIC = "DeploymentsFailed"
 # Until somebody else is done. Of the five receives that a queue allows, the last is then after the
 # end of any claim.
@@ -51,9 +50,20 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
         target = kind.model_validate(job.target)
         fields = {"pipeline": job.pipeline, "target": target.address}
         began = datetime.now(UTC)
+        by = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", kind.__name__)
+        tell = partial(Telling(aws, store.bucket, began, by).attempt, added=job.added)
         try:
             outcome = deploy_target(
-                store, target, job.pipeline, role=job.account, aws=aws, now=began
+                store,
+                target,
+                job.pipeline,
+                role=job.account,
+                aws=aws,
+                now=began,
+                rotation=job.rotation,
+                generation=job.generation,
+                by=by,
+                tell=tell,
             )
         except CertrailError as error:
             logger.exception("%s", error, extra=fields)
@@ -93,22 +103,11 @@ def _wait(store: Store, job: Job, target: Target, began: datetime) -> timedelta:
 
 
 def _count_failure(pipeline: str, target: Target) -> None:
-    """A metric in a line of the log, which CloudWatch reads by itself: no call, no permission.
-
-    docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    """
-    metric = {"Name": METRIC, "Unit": "Count"}
-    line = {
-        "_aws": {
-            "Timestamp": int(datetime.now(UTC).timestamp() * 1000),
-            "CloudWatchMetrics": [
-                {"Namespace": NAMESPACE, "Dimensions": [["kind"]], "Metrics": [metric]}
-            ],
-        },
-        METRIC: 1,
-        "kind": target.type,
-        "pipeline": pipeline,
-        "target": target.address,
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    put_metrics(
+        datetime.now(UTC),
+        {METRIC: (1, "Count")},
+        [["kind"]],
+        kind=target.type,
+        pipeline=pipeline,
+        target=target.address,
+    )

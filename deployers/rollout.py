@@ -7,15 +7,16 @@ nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from certrail.bundle import short
-from certrail.records import Record, State
+from certrail.records import Record, Rollout, State
 from certrail.store import Current
 from certrail.target import Deployed, Target, with_needs
+from certrail.waves import Wave, wave_numbers
 
 
 class Action(StrEnum):
@@ -33,6 +34,8 @@ class Action(StrEnum):
     NONE = "none"
 
 
+# The states in which a target holds what its record says.
+HOLDS = frozenset({State.DEPLOYED, State.SERVED})
 WORK = frozenset(
     {Action.CREATE, Action.UPDATE, Action.CHANGE, Action.RELINK, Action.RETRY, Action.CHECK}
 )
@@ -52,21 +55,78 @@ class Step:
         return self.action in WORK
 
 
+@dataclass(frozen=True)
+class Gates:
+    """Which targets may get the current bundle: those of the waves that have begun.
+
+    waves: number of each target's wave, by address. names: of the waves. passed: how many have
+    passed. begun: whether the one after them has; waits_for: why not, where that is known.
+    stopped: why no further target gets it, None while it goes on.
+    """
+
+    waves: Mapping[str, int] = field(default_factory=dict)
+    names: Sequence[str] = ("",)
+    passed: int = 0
+    begun: bool = True
+    waits_for: str | None = None
+    stopped: str | None = None
+
+    def closed_to(self, address: str) -> str | None:
+        """Why this one has to wait, None where it may go."""
+        wave = self.waves.get(address, len(self.names) - 1)
+        if self.stopped:
+            return f"stopped: {self.stopped}"
+        if wave > self.passed:
+            return f"waiting for wave `{self.names[self.passed]}`"
+        if wave == self.passed and not self.begun:
+            why = self.waits_for or "its alarms are looked at first"
+            return f"wave `{self.names[wave]}` has not begun: {why}"
+        return None
+
+
+OPEN = Gates()
+
+
+def gates(
+    waves: Sequence[Wave],
+    targets: Iterable[Target],
+    current: Current | None,
+    rollout: Rollout | None,
+) -> Gates:
+    """rollout: how far it has come; one that is about another generation says nothing. A rollback
+    goes everywhere at once."""
+    numbers, names = wave_numbers(targets, waves), [wave.name for wave in waves]
+    if current is not None and current.rollback:
+        return Gates(numbers, names, len(names))
+    if current is None or rollout is None or rollout.generation != current.generation:
+        # Whether alarms ring is no part of the state: a rollout's document says that they do not.
+        return Gates(numbers, names, begun=not waves[0].alarms)
+    return Gates(
+        numbers,
+        names,
+        rollout.passed,
+        rollout.began_at is not None,
+        rollout.waits_for,
+        rollout.failed,
+    )
+
+
 def plan(
     targets: Iterable[Target],
     current: Current | None,
     records: Mapping[str, Record],
     now: datetime,
     *,
+    gates: Gates = OPEN,
     reconcile: bool = False,
 ) -> list[Step]:
     """The next step of each target and of what it needs, each after what it needs.
 
-    records: by address; a target without one was never deployed. reconcile: also check what is
-    deployed, and try again what failed.
+    records: by address; a target without one was never deployed. gates: which may get the current
+    bundle yet. reconcile: also check what is deployed, and try again what failed.
     """
     return [
-        _step(target, current, records, now, reconcile=reconcile)
+        _step(target, current, records, now, gates, reconcile=reconcile)
         for target in with_needs(targets).values()
     ]
 
@@ -75,16 +135,22 @@ def waits_for(target: Target, current: Current, records: Mapping[str, Record]) -
     """Why a target cannot be deployed yet, or None where everything it needs holds the bundle."""
     for needed in target.needs:
         record = records.get(needed.address)
-        if record is None or record.state is State.FAILED:
+        if record is None or (record.state is State.FAILED and not holds(record)):
             failed = ", which failed" if record else ""
             return f"waiting for {needed.address}{failed}"
         if (
-            record.state is not State.DEPLOYED
+            not holds(record)
             or record.generation != current.generation
             or record.fingerprint != current.fingerprint
         ):
             return f"waiting for {needed.address}"
     return None
+
+
+def holds(record: Record) -> bool:
+    """Whether the target holds what its record says: also where clients are seen not to get it."""
+    not_served = record.state is State.FAILED and record.check is not None and record.check.failed
+    return record.state in HOLDS or not_served
 
 
 def held_by_needs(target: Target, records: Mapping[str, Record]) -> dict[str, Deployed]:
@@ -115,6 +181,7 @@ def _step(
     current: Current | None,
     records: Mapping[str, Record],
     now: datetime,
+    gates: Gates,
     *,
     reconcile: bool,
 ) -> Step:
@@ -129,6 +196,9 @@ def _step(
             Action.WAIT,
             f"it has generation {record.generation}, and nothing older replaces it",
         )
+    has_it = record is not None and record.generation == current.generation
+    if not has_it and (closed := gates.closed_to(target.address)):
+        return Step(target, Action.WAIT, closed)
     if waiting := waits_for(target, current, records):
         return Step(target, Action.WAIT, waiting)
     needs = {address: held.resource for address, held in held_by_needs(target, records).items()}
@@ -162,12 +232,15 @@ def _action(
             return Action.RETRY, f"the attempt of {_at(record.at)} never ended"
         case State.FAILED:
             error = record.error or "no reason was recorded"
+            if holds(record):
+                # Nothing is to be deployed: whether AWS still has it can be looked at.
+                return (Action.CHECK if reconcile else Action.FAILED), error
             if reconcile or (record.next_attempt and record.next_attempt <= now):
                 return Action.RETRY, f"failed {record.attempts} times: {error}"
             if record.next_attempt:
                 return Action.WAIT, f"next attempt at {_at(record.next_attempt)}: {error}"
             return Action.FAILED, error
-        case State.DEPLOYED:
+        case _:
             if reconcile:
                 return Action.CHECK, f"holds {new}; is it still there?"
             return Action.NONE, f"holds {new}"

@@ -1,4 +1,4 @@
-"""The router: from events to jobs.
+"""The router: from events to jobs, and to looks at what clients get.
 
 An event says only which pipeline to look at. What is to be done comes from the state of the bucket,
 so an event that is doubled, late, lost or unknown does no harm: an hourly run looks at everything.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -28,6 +29,7 @@ from certrail.records import Record
 from certrail.store import CONFIG_KEY, Current, Store, current_key, spell
 from certrail.target import as_job
 from deployers.job import Job, role_of
+from deployers.judge import SOON, attention
 from deployers.kinds.all import AnyTarget
 from deployers.rollout import Action, Step, plan
 from deployers.view import READERS, View, look_at
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 # (docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html).
 BATCH = 10
 GROUP = re.compile(r"[!-~]{1,128}")
+# The hourly schedule has a window of a quarter of an hour.
+AHEAD = timedelta(minutes=75)
 
 
 def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
@@ -52,16 +56,19 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     aws = _aws()
     store = Store(os.environ["CERTRAIL_BUCKET"], aws)
     queues: dict[str, str] = json.loads(os.environ["CERTRAIL_QUEUES"])
+    looks = os.environ["CERTRAIL_WATCH_QUEUE"]
     now = datetime.now(UTC)
     if "Records" not in event:
-        failures = route(store, queues, aws, None, now, reconcile=bool(event.get("reconcile")))
+        failures = route(
+            store, queues, looks, aws, None, now, reconcile=bool(event.get("reconcile"))
+        )
         raise_together("some pipelines could not be routed", list(failures.values()))
         return {}
     touched = {record["messageId"]: pipelines_of(record["body"]) for record in event["Records"]}
     everything = any(names is None for names in touched.values())
     wanted = None if everything else {name for names in touched.values() for name in names or ()}
     # Who pushes the file again after having repaired a policy expects what failed to be tried.
-    failures = route(store, queues, aws, wanted, now, reconcile=everything)
+    failures = route(store, queues, looks, aws, wanted, now, reconcile=everything)
     for error in failures.values():
         logger.error("%s", error)
     return {
@@ -96,6 +103,8 @@ def pipelines_of(body: str) -> frozenset[str] | None:
             return frozenset({name})
         case ["deployments", name, _, *_]:
             return frozenset({name})
+        case ["rollouts" | "found", name]:
+            return frozenset({name.removesuffix(".json")})
         case _:
             return frozenset()
 
@@ -103,15 +112,18 @@ def pipelines_of(body: str) -> frozenset[str] | None:
 def route(
     store: Store,
     queues: Mapping[str, str],
+    looks: str,
     aws: Aws,
     names: Iterable[str] | None,
     now: datetime,
     *,
     reconcile: bool,
 ) -> dict[str, CertrailError]:
-    """Send a job for each target that is ready.
+    """Send a job for each target that is ready, and a message to the watcher for each pipeline that
+    it is to look at soon.
 
-    queues: URL by kind. names: of pipelines, as spelled in keys; None for all.
+    queues: URL by kind. looks: URL of the watcher's queue. names: of pipelines, as spelled in keys;
+    None for all.
 
     Returns what could not be routed, by the name in keys; the other pipelines were. Raises
     PipelinesInvalid and StateError where there is no file to go by.
@@ -128,6 +140,10 @@ def route(
     file = load(text, CONFIG_KEY, Pipelines[AnyTarget])
     failures: dict[str, CertrailError] = {}
     waiting: dict[str, list[Parcel]] = defaultdict(list)
+    watched: dict[str, timedelta] = {}
+    # What an event is about is looked at again in time: whoever looks writes down when, and that is
+    # an event. What lies further off is found by the run of the hour before.
+    ahead = SOON if wanted is not None else AHEAD
     with ThreadPoolExecutor(READERS) as readers:
         for pipeline in file.pipelines:
             name = spell(pipeline.name)
@@ -144,9 +160,22 @@ def route(
                 failures[name] = set_back
             for parcel in _parcels(view, file, pipeline, now, reconcile=reconcile):
                 waiting[parcel.kind].append(parcel)
+            then = attention(
+                view.rollout,
+                view.current,
+                pipeline.waves,
+                view.gates.waves,
+                view.records,
+                now,
+            )
+            if then and then - now <= ahead:
+                watched[pipeline.name] = min(max(then - now, timedelta(0)), SOON)
     for kind, parcels in waiting.items():
         for first in range(0, len(parcels), BATCH):
             failures |= _send(aws, queues[kind], parcels[first : first + BATCH])
+    delays = list(watched.items())
+    for first in range(0, len(delays), BATCH):
+        failures |= _ask_to_look(aws, looks, delays[first : first + BATCH])
     return failures
 
 
@@ -181,7 +210,8 @@ def _parcels(
     current = view.current
     if current is None:
         return
-    for step in plan(pipeline.targets, current, view.records, now, reconcile=reconcile):
+    steps = plan(view.targets, current, view.records, now, gates=view.gates, reconcile=reconcile)
+    for step in steps:
         target = step.target
         if not step.ready or target.address in view.unreadable:
             continue
@@ -192,6 +222,8 @@ def _parcels(
             target=as_job(target),
             account=role_of(target, file.accounts),
             generation=current.generation,
+            rotation=pipeline.rotation,
+            added=step.action is Action.CREATE and view.done,
         )
         yield Parcel(
             pipeline=spell(pipeline.name),
@@ -240,12 +272,36 @@ def _send(aws: Aws, queue: str, parcels: Sequence[Parcel]) -> dict[str, Certrail
         }
         for index, parcel in enumerate(parcels)
     ]
+    return _deliver(aws, queue, entries, [parcel.pipeline for parcel in parcels])
+
+
+def _ask_to_look(
+    aws: Aws, queue: str, delays: Sequence[tuple[str, timedelta]]
+) -> dict[str, CertrailError]:
+    """A message to the watcher for each pipeline, that comes after its delay. A standard queue: a
+    FIFO queue has no delay for a single message, and a message too many does no harm."""
+    entries: list[Entry] = [
+        {
+            "Id": str(index),
+            "MessageBody": json.dumps({"pipeline": name}),
+            # Rounded up: a second too early would be a look for nothing.
+            "DelaySeconds": math.ceil(delay.total_seconds()),
+        }
+        for index, (name, delay) in enumerate(delays)
+    ]
+    return _deliver(aws, queue, entries, [spell(name) for name, _ in delays])
+
+
+def _deliver(
+    aws: Aws, queue: str, entries: Sequence[Entry], pipelines: Sequence[str]
+) -> dict[str, CertrailError]:
+    """pipelines: of the entries. Returns what was not taken, by pipeline."""
     try:
         answer = aws.sqs().send_message_batch(QueueUrl=queue, Entries=entries)
     except AwsError as error:
-        return {parcel.pipeline: error for parcel in parcels}
+        return dict.fromkeys(pipelines, error)
     return {
-        parcels[int(failed["Id"])].pipeline: AwsError(
+        pipelines[int(failed["Id"])]: AwsError(
             f"{failed['Code']}: {failed.get('Message', 'no reason given')}",
             action="sqs:SendMessage",
             code=failed["Code"],

@@ -18,12 +18,12 @@ from josepy.errors import Error as JoseError
 from josepy.jwk import JWK, JWKEC
 from pydantic import PlainSerializer, PlainValidator
 
+from certrail import credentials
 from certrail.aws import Aws
 from certrail.errors import AcmeRefused, StateError, Superseded
 from certrail.pipelines.model import Issuer
 from certrail.secret import Secret
 from certrail.store import Store, Versioned, account_key
-from issuer import credentials
 from issuer.acme import Client
 from issuer.clock import Clock
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from certrail.pipelines.model import Issuer, Pipeline
-from certrail.store import Current, Issued
+from certrail.store import Current, Issued, Rollback
 from issuer.lease import Progress
 from issuer.reissue import Asked
 from issuer.renewal import Renewal, window
+
+# After a rollback the certificate that is current again may be due at once. Another one would meet
+# what the last one met: somebody is given the time to look.
+HOLD = timedelta(days=1)
 
 
 class Why(StrEnum):
@@ -51,10 +55,15 @@ def due(
     renewal: what the CA said of the current one. progress: how issuing stands. died: whether the
     last run never said how it ended: what it left is finished. asked: what was published since
     answers it, so that asking twice at once issues once.
+
+    After a rollback nothing is due until `held_until`, but what is asked for, and what the file has
+    changed since the certificate was ordered that was rolled back from.
     """
     if current is None:
         return Due(pipeline.name, Why.FIRST, "no certificate yet")
-    if changes := tuple(_changes(pipeline, current)):
+    back = current.rollback
+    held = back if back and now < held_until(back, current) else None
+    if changes := _changes(pipeline, (held and held.issued) or current.issued):
         return Due(pipeline.name, Why.CHANGED, f"the pipelines file changed: {', '.join(changes)}")
     # By its moment, too: a pointer that was restored has an older generation.
     if (
@@ -64,16 +73,21 @@ def due(
     ):
         return Due(pipeline.name, Why.ASKED, asked.why, asked.at)
     when = window(current, renewal, pipeline.renew_before)
-    if now >= when.moment:
+    if now >= when.moment and not held:
         since = f"due since {when.moment:%Y-%m-%d %H:%M} UTC"
         if when.by_ca:
             return Due(pipeline.name, Why.WINDOW, f"{since}, as the CA asks", when.moment)
         return Due(pipeline.name, Why.AGE, since, when.moment)
-    if progress is not None and died and _is_in_flight(pipeline, current, progress):
+    if progress is not None and died and not held and _is_in_flight(pipeline, current, progress):
         return Due(pipeline.name, Why.UNFINISHED, "a run ended before it was done")
     if progress is not None and progress.records:
         return Due(pipeline.name, Why.RECORDS, "a run left challenge records")
     return None
+
+
+def held_until(back: Rollback, current: Current) -> datetime:
+    """Until when nothing is renewed after a rollback: for a day, or half of what was left then."""
+    return back.at + min(HOLD, (current.facts.not_after - back.at) / 2)
 
 
 def _is_in_flight(pipeline: Pipeline[Any], current: Current, progress: Progress) -> bool:
@@ -122,8 +136,7 @@ def wanted(pipeline: Pipeline[Any]) -> str:
     return hashlib.sha256(json.dumps(asks).encode()).hexdigest()[:16]
 
 
-def _changes(pipeline: Pipeline[Any], current: Current) -> list[str]:
-    issued = current.issued
+def _changes(pipeline: Pipeline[Any], issued: Issued) -> list[str]:
     # The one that issued may stand anywhere in the list: the next renewal tries the first again.
     issuer = issuer_of(pipeline, issued)
     if issuer is None:

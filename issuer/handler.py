@@ -42,13 +42,13 @@ from certrail.errors import (
     raise_together,
 )
 from certrail.messages import hold_back
+from certrail.nameservers import parse_servers
 from certrail.pipelines.load import load
 from certrail.pipelines.model import Opaque, Pipelines
 from certrail.store import CONFIG_KEY, Store
 from issuer import lease, reissue
 from issuer.account import Accounts
 from issuer.clock import Clock
-from issuer.dns.authoritative import parse_servers
 from issuer.dns.challenges import Dns
 from issuer.due import wanted
 from issuer.issue import issue
@@ -144,7 +144,7 @@ def work(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if progress and standing.waits(now, reason):
         log.info("nothing to do before the next attempt", extra=about)
         return _come_back(aws, message, progress.next_attempt)
-    telling = Telling(aws, datetime.now(UTC))
+    telling = Telling(aws, store.bucket, datetime.now(UTC))
     try:
         issue(
             pipeline,
@@ -195,7 +195,7 @@ def _tell(aws: Aws, store: Store, standing: Standing, now: datetime) -> None:
     current, when = standing.current, standing.window
     if current is None or when is None:
         return
-    telling = Telling(aws, now)
+    telling = Telling(aws, store.bucket, now)
     telling.standing(current, when)
     known = standing.known
     if now > when.end and not (known and known.told_at_risk):

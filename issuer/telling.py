@@ -1,59 +1,50 @@
-"""What the issuer says without being asked: metrics, and events.
+"""What the issuer says without being asked: metrics, and events, as certrail.telling sends them.
 
-Metrics are log lines in CloudWatch's embedded format
-(docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html),
-over all pipelines: a metric for each would cost more than its certificate. The lines name the
-pipeline, so Logs Insights tells them apart.
-
-Events go to the account's default EventBridge bus, `source` certrail. Each may come twice. One
-that EventBridge does not take is counted in `EventsNotSent`, which has an alarm; what it tells of
-goes on.
+Metrics are over all pipelines: one for each would cost more than its certificate. The lines name
+the pipeline, so Logs Insights tells them apart. Each event may come twice.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from certrail.aws import Aws
-from certrail.errors import AwsError, CertrailError
+from certrail.bundle import short
+from certrail.errors import CertrailError
 from certrail.store import Current
+from certrail.telling import Units, put_event, put_metrics
 from issuer.renewal import Window
-
-log = logging.getLogger(__name__)
-
-NAMESPACE = "certrail"
-SOURCE = "certrail"
 
 ISSUED = "Certificate Issued"
 FAILED = "Certificate Issuance Failed"
 AT_RISK = "Certificate At Risk"
 
-Units = Mapping[str, tuple[float, str]]
-
 
 @dataclass(frozen=True)
 class Telling:
-    """Tells CloudWatch and EventBridge. Needs `events:PutEvents` on the default bus."""
+    """Tells CloudWatch and EventBridge. Needs `events:PutEvents` on the default bus. bucket: of the
+    installation that tells."""
 
     aws: Aws
+    bucket: str
     now: datetime
 
     def issued(self, current: Current) -> None:
+        facts, issuer = current.facts, current.issued.issuer
         self._event(
             ISSUED,
             current.pipeline,
+            f"{issuer} issued {short(current.fingerprint)} for "
+            f"{', '.join(facts.domains)}, valid until {facts.not_after:%Y-%m-%d}",
             {
                 "generation": current.generation,
                 "fingerprint": current.fingerprint,
-                "domains": list(current.facts.domains),
-                "notAfter": current.facts.not_after.isoformat(),
-                "issuer": current.issued.issuer,
+                "domains": list(facts.domains),
+                "notAfter": facts.not_after.isoformat(),
+                "issuer": issuer,
                 "insteadOf": dict(current.issued.instead_of),
             },
         )
@@ -63,9 +54,11 @@ class Telling:
 
     def failed(self, pipeline: str, error: CertrailError, next_attempt: datetime | None) -> None:
         self._metrics(pipeline, {"IssuesFailed": (1, "Count")}, by_pipeline=True)
+        again = f" (next attempt {next_attempt:%Y-%m-%d %H:%M} UTC)" if next_attempt else ""
         self._event(
             FAILED,
             pipeline,
+            f"no certificate{again}: {error}",
             {
                 "error": str(error),
                 "retryable": error.retryable,
@@ -75,12 +68,15 @@ class Telling:
 
     def at_risk(self, current: Current, when: Window, why: str) -> bool:
         """The window is over and the certificate is not renewed. Whether it could be told."""
+        not_after = current.facts.not_after
         return self._event(
             AT_RISK,
             current.pipeline,
+            f"{short(current.fingerprint)} should have been renewed by "
+            f"{when.end:%Y-%m-%d %H:%M} UTC and ends on {not_after:%Y-%m-%d}: {why}",
             {
                 "fingerprint": current.fingerprint,
-                "notAfter": current.facts.not_after.isoformat(),
+                "notAfter": not_after.isoformat(),
                 "windowEnd": when.end.isoformat(),
                 "reason": why,
             },
@@ -107,44 +103,10 @@ class Telling:
     def _metrics(
         self, pipeline: str, values: Units, *, by_pipeline: bool = False, **about: str
     ) -> None:
-        line = {
-            "_aws": {
-                "Timestamp": int(self.now.timestamp() * 1000),
-                "CloudWatchMetrics": [
-                    {
-                        "Namespace": NAMESPACE,
-                        # In all, for the alarm; by pipeline only what is rare.
-                        "Dimensions": [[], ["Pipeline"]] if by_pipeline else [[]],
-                        "Metrics": [
-                            {"Name": name, "Unit": unit} for name, (_, unit) in values.items()
-                        ],
-                    }
-                ],
-            },
-            "Pipeline": pipeline,
-            **{name: value for name, (value, _) in values.items()},
-            **about,
-        }
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        # In all, for the alarm; by pipeline only what is rare.
+        dimensions = [[], ["Pipeline"]] if by_pipeline else [[]]
+        put_metrics(self.now, values, dimensions, Pipeline=pipeline, **about)
 
-    def _event(self, kind: str, pipeline: str, detail: Mapping[str, Any]) -> bool:
-        entry = {
-            "Source": SOURCE,
-            "DetailType": kind,
-            "Time": self.now,
-            "Detail": json.dumps({"pipeline": pipeline, **detail}),
-        }
-        try:
-            answer = self.aws.events().put_events(Entries=[entry])  # type: ignore[list-item]
-        except AwsError as error:
-            why = str(error)
-        else:
-            # PutEvents answers 200 also where it took nothing.
-            refused = [each for each in answer["Entries"] if "ErrorCode" in each]
-            if not refused:
-                return True
-            why = "; ".join(f"{each['ErrorCode']}: {each['ErrorMessage']}" for each in refused)
-        log.error("not told on the event bus: %s: %s", kind, why, extra={"pipeline": pipeline})
-        self._metrics(pipeline, {"EventsNotSent": (1, "Count")}, why=why)
-        return False
+    def _event(self, kind: str, pipeline: str, says: str, detail: Mapping[str, Any]) -> bool:
+        said = {"bucket": self.bucket, "pipeline": pipeline, "summary": f"{pipeline}: {says}"}
+        return put_event(self.aws, self.now, kind, {**said, **detail})

@@ -1,7 +1,8 @@
 """The sandbox's name server: the world's DNS, as far as Route 53 in this process makes it up.
 
 It answers with authority for every public hosted zone of every account, by UDP and TCP; for zones
-that another server has it asks that one (`beside`). Sources:
+that another server has it asks that one (`beside`). The services' own names for load balancers,
+distributions and custom domains have the addresses that `sandbox.fronts` gives them. Sources:
   RFC 1034 (4.3.2, the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers)
   naming      https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/DomainNameFormat.html
   multivalue  https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/routing-policy-multivalue.html
@@ -36,6 +37,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from sandbox import fronts
 from sandbox.part import Part
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ MULTIVALUE_ANSWERS = 8
 LOOPBACK = {dns.rdatatype.A: "127.0.0.1", dns.rdatatype.AAAA: "::1"}
 OCTAL = re.compile(r"\\([0-3][0-7]{2})")
 LOCALHOST = dns.name.from_text("localhost.")
+# Where AWS names what its customers make, and for how long such an answer holds.
+SERVICES = [dns.name.from_text(name) for name in ("amazonaws.com.", "cloudfront.net.")]
+SERVICES_TTL = 60
 
 ZoneT = TypeVar("ZoneT")
 
@@ -259,6 +264,9 @@ def _look_up(
             _ask_other(name, kind, other, answer)
             return
         zone = closest(name.canonicalize(), zones)
+        if zone is None and any(name.canonicalize().is_subdomain(each) for each in SERVICES):
+            _answer_service(name, kind, answer)
+            return
         if zone is None:
             if not answer.answer:
                 answer.set_rcode(dns.rcode.REFUSED)
@@ -308,6 +316,22 @@ def _answer_loopback(
     answer.flags |= dns.flags.AA
     if address := LOOPBACK.get(kind):
         answer.answer.append(dns.rrset.from_text(name, NEGATIVE_TTL, "IN", kind, address))
+
+
+def _answer_service(
+    name: dns.name.Name, kind: dns.rdatatype.RdataType, answer: dns.message.Message
+) -> None:
+    """The addresses of what a service named so, in an order that changes, as AWS does it."""
+    answer.flags |= dns.flags.AA
+    front = fronts.named(name.canonicalize().to_text(omit_final_dot=True))
+    if front is None:
+        answer.set_rcode(dns.rcode.NXDOMAIN)
+        return
+    version = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}.get(kind)
+    found = [str(each) for each in front.addresses if each.version == version]
+    if found:
+        shuffled = random.sample(found, len(found))
+        answer.answer.append(dns.rrset.from_text(name, SERVICES_TTL, "IN", kind, *shuffled))
 
 
 def _found(

@@ -2,10 +2,10 @@
 
 moto's own delivery has a constant id and sequencer, fires disabled rules and rules of every bus,
 and stops at a target it does not know. Here an event goes to the rules of its own bus, to SQS
-queues and Lambda functions, and only where the target's policy lets EventBridge in.
+queues, Lambda functions and SNS topics, and only where the target's policy lets EventBridge in.
 
 Not modelled: deletions in a versioned bucket tell nothing (moto sends no event for them); targets
-other than SQS and Lambda are dropped, with the reason in `dropped`; the 24 hours of retries are
+other than these are dropped, with the reason in `dropped`; the 24 hours of retries are
 left out, a delivery that fails goes to the target's dead-letter queue at once or is dropped.
 
 Sources:
@@ -21,7 +21,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import RLock, local
 from typing import Any
@@ -31,6 +31,8 @@ from moto.awslambda.models import lambda_backends
 from moto.events.models import Rule, events_backends
 from moto.s3 import notifications
 from moto.s3.responses import S3Response
+from moto.sns.exceptions import SNSNotFoundError
+from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
 from sandbox import queues
@@ -174,10 +176,15 @@ class Events(Part):
                 event=event,
                 rule=rule.arn,
                 target=target["Arn"],
-                body=target_input(target, event),
+                body=json.dumps(event),
                 group=target.get("SqsParameters", {}).get("MessageGroupId"),
                 dead_letters=target.get("DeadLetterConfig", {}).get("Arn"),
             )
+            try:
+                delivery = replace(delivery, body=target_input(target, event, rule.arn))
+            except Undeliverable as problem:
+                self._drop(delivery, problem)
+                continue
             with self._lock:
                 if self._hold(delivery):
                     self.held += [delivery] * self._copies
@@ -189,11 +196,14 @@ class Events(Part):
         try:
             self._to_target(delivery)
         except Undeliverable as problem:
-            self.dropped.append((delivery, str(problem)))
-            if delivery.dead_letters:
-                _send(delivery.dead_letters, delivery.body, None, delivery.rule)
+            self._drop(delivery, problem)
         else:
             self.delivered.append(delivery)
+
+    def _drop(self, delivery: Delivery, problem: Undeliverable) -> None:
+        self.dropped.append((delivery, str(problem)))
+        if delivery.dead_letters:
+            _send(delivery.dead_letters, delivery.body, None, delivery.rule)
 
     def _to_target(self, delivery: Delivery) -> None:
         service = delivery.target.split(":")[2]
@@ -202,6 +212,8 @@ class Events(Part):
         elif service == "lambda":
             _may_invoke(delivery.target, delivery.rule)
             self.invoke(delivery.target, delivery.body)
+        elif service == "sns":
+            _publish(delivery.target, delivery.body, delivery.rule)
         else:
             raise Undeliverable(f"the sandbox does not deliver to {delivery.target}")
 
@@ -225,6 +237,21 @@ def _send(arn: str, body: str, group: str | None, rule: str) -> None:
     if queue.fifo_queue and (group is None or not queue.content_based_deduplication):  # type: ignore[attr-defined]
         raise Undeliverable(f"{arn} is FIFO: it needs a group and content-based deduplication")
     sqs_backends[queue.account_id][queue.region].send_message(queue.name, body, group_id=group)
+
+
+def _publish(arn: str, message: str, rule: str) -> None:
+    _, _, _, region, account, _ = arn.split(":", 5)
+    if region != rule.split(":")[3]:
+        raise Undeliverable(f"{arn} is in another region than {rule}")
+    topics = sns_backends[account][region]
+    try:
+        topic = topics.get_topic(arn)
+    except SNSNotFoundError as error:
+        raise Undeliverable(f"there is no topic {arn}") from error
+    # Of a topic, EventBridge satisfies no condition: "You can't use Condition blocks in Amazon SNS
+    # topic policies for EventBridge".
+    _let_in(topic._policy_json, Need("sns:Publish", arn))
+    topics.publish(message, arn)
 
 
 def _may_invoke(arn: str, rule: str) -> None:
@@ -252,8 +279,9 @@ def _let_in(policy: Mapping[str, Any], need: Need) -> None:
 # What a target receives.
 
 
-def target_input(target: Mapping[str, Any], event: Event) -> str:
-    """The event as a rule's target wants it: whole, a constant, a part, or transformed."""
+def target_input(target: Mapping[str, Any], event: Event, rule: str) -> str:
+    """The event as a rule's target wants it: whole, a constant, a part, or transformed. rule: its
+    ARN. Raises Undeliverable where the template makes no JSON."""
     if "Input" in target:
         return str(target["Input"])
     if "InputPath" in target:
@@ -264,7 +292,8 @@ def target_input(target: Mapping[str, Any], event: Event) -> str:
         values = {name: at_path(path, event) for name, path in paths.items()}
         values["aws.events.event.json"] = event
         values["aws.events.event.ingestion-time"] = event["time"]
-        values["aws.events.rule-arn"] = ""
+        values["aws.events.rule-arn"] = rule
+        values["aws.events.rule-name"] = rule.rpartition("/")[2]
         return fill(transformer["InputTemplate"], values)
     return json.dumps(event)
 
@@ -283,20 +312,35 @@ def at_path(path: str, event: Event) -> Any:
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """`<name>` becomes JSON, and inside a JSON string that string's text."""
+    """The template with each `<name>` replaced: a text gets quotes where it has none, and nothing
+    in it is escaped. What is not in the event leaves nothing. Raises Undeliverable where neither
+    the whole nor each line is JSON then."""
 
     def value(found: re.Match[str]) -> str:
         name = found.group(1)
         if name not in values:
             return found.group()
         quoted = len(re.findall(r'(?<!\\)"', template[: found.start()])) % 2 == 1
-        text = values[name]
-        if not quoted:
-            return json.dumps(text)
-        plain = text if isinstance(text, str) else json.dumps(text)
-        return json.dumps(plain)[1:-1]
+        match values[name]:
+            case None:
+                return ""
+            case str(text):
+                return text if quoted else f'"{text}"'
+            case other:
+                return json.dumps(other).replace('"', "") if quoted else json.dumps(other)
 
-    return re.sub(r"<([\w.-]+)>", value, template)
+    filled = re.sub(r"<([\w.-]+)>", value, template)
+    if not (_is_json(filled) or all(map(_is_json, filled.splitlines()))):
+        raise Undeliverable(f"the input transformer makes no JSON: {filled}")
+    return filled
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 # In moto's place.

@@ -186,7 +186,7 @@ class Functions(Part):
         """Wait until every queue is empty and nothing runs. Raises NotIdle, FunctionsBroken.
 
         Queues are those that a function reads: dead letters may stay. Events that a test holds
-        back do not count.
+        back do not count, nor do messages that a queue delays: they are for later.
         """
         with changed:
             over = changed.wait_for(lambda: self._broken or not self._unfinished(), timeout)
@@ -230,8 +230,8 @@ class Functions(Part):
             if mapping.enabled and mapping.uuid in self._polled:
                 with suppress(KeyError):
                     queue = queues.queue(mapping.event_source_arn)
-                    if queue._messages:
-                        at_work.append(f"{len(queue._messages)} in {queue.name}")
+                    if there := sum(not message.delayed for message in queue._messages):
+                        at_work.append(f"{there} in {queue.name}")
         return at_work
 
     # What the template created.
@@ -360,6 +360,8 @@ class Functions(Part):
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             **self._environment,
+            # What an operator sets stays; what the template leaves empty is filled in.
+            **{key: value for key, value in function.environment_vars.items() if value},
         }
         if "ApplicationLogLevel" in logs:
             environment["AWS_LAMBDA_LOG_LEVEL"] = logs["ApplicationLogLevel"]

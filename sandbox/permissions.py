@@ -260,6 +260,9 @@ def _resource_policy(need: Need, who: Caller, names: Iterable[str] | None = None
         if key is None:
             return None
         policies = [key.policy]
+        # Known to the caller's policies only.
+        context = {k: v for k, v in need.context.items() if k != "kms:ResourceAliases"}
+        need = replace(need, context=context)
     elif need.resource.startswith("arn:aws:s3:::"):
         name = need.resource.removeprefix("arn:aws:s3:::").partition("/")[0]
         owner = s3_backends.bucket_accounts.get(name)

@@ -9,7 +9,9 @@ create everything; `account` is whose the resource is.
 Certificates they need go straight into ACM's memory: that is no call, and spends no import.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,9 +26,13 @@ from moto.cloudfront.models import cloudfront_backends
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
 
+from sandbox.rules.elbv2 import dns_name
+
 if TYPE_CHECKING:
+    from types_boto3_apigateway import APIGatewayClient
     from types_boto3_cloudfront import CloudFrontClient
     from types_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from types_boto3_iam import IAMClient
     from types_boto3_route53 import Route53Client
 
 ACCOUNT = "123456789012"
@@ -92,7 +98,7 @@ def distribution(
 
     Without aliases it has CloudFront's default certificate. Returns the id.
     """
-    client: CloudFrontClient = _client("cloudfront", session, endpoint, account)
+    cloudfront: CloudFrontClient = client("cloudfront", session, endpoint, account)
     config: dict[str, Any] = {
         "CallerReference": str(uuid4()),
         "Comment": f"sandbox {distribution_id}",
@@ -125,7 +131,7 @@ def distribution(
             "SSLSupportMethod": "sni-only",
             "MinimumProtocolVersion": "TLSv1.2_2021",
         }
-    created = client.create_distribution(DistributionConfig=config)["Distribution"]  # type: ignore[arg-type]
+    created = cloudfront.create_distribution(DistributionConfig=config)["Distribution"]  # type: ignore[arg-type]
     backend = cloudfront_backends[account]["aws"]
     moved = backend.distributions.pop(created["Id"])
     moved.id = moved.distribution_id = distribution_id
@@ -141,34 +147,40 @@ def listener(
     endpoint: str,
     protocol: str | None = None,
     names: Sequence[str] = ("placeholder.invalid",),
+    internal: bool = False,
+    dualstack: bool = False,
 ) -> str:
     """A listener at this ARN, with its load balancer and target group. Returns the ARN.
 
     The ARN says account, region, kind (`app` or `net`), the load balancer's name and both ids.
     `protocol` is HTTPS or TLS if not given, after the kind; with either the default certificate is
     a throwaway for `names`. Two listeners of one load balancer differ in their last id; each gets
-    the next free port from 443 on.
+    the next free port from 443 on. `internal` and `dualstack` (IPv6 as well) are the load
+    balancer's, and count where it is not there yet.
     """
     _, _, _, region, account, path = arn.split(":", 5)
     _, kind, name, balancer_id, _ = path.split("/")
     balancer_arn = (
         f"arn:aws:elasticloadbalancing:{region}:{account}:loadbalancer/{kind}/{name}/{balancer_id}"
     )
-    client: ElasticLoadBalancingv2Client = _client("elbv2", session, endpoint, account, region)
+    elb: ElasticLoadBalancingv2Client = client("elbv2", session, endpoint, account, region)
     backend = elbv2_backends[account][region]
     if balancer_arn not in backend.load_balancers:
         subnets = ec2_backends[account][region].get_default_subnets()
-        created = client.create_load_balancer(
+        created = elb.create_load_balancer(
             Name=name,
             Type="application" if kind == "app" else "network",
             Subnets=[each.id for each in subnets.values()][:2],
+            Scheme="internal" if internal else "internet-facing",
+            IpAddressType="dualstack" if dualstack else "ipv4",
         )["LoadBalancers"][0]
         balancer = backend.load_balancers.pop(created["LoadBalancerArn"])
         balancer.arn = balancer_arn
+        balancer.dns_name = dns_name(balancer)
         backend.load_balancers[balancer_arn] = balancer
     balancer = backend.load_balancers[balancer_arn]
     protocol = protocol or ("HTTPS" if kind == "app" else "TLS")
-    group = client.create_target_group(
+    group = elb.create_target_group(
         Name=f"{name[:19]}-{uuid4().hex[:8]}",
         Protocol="HTTP" if kind == "app" else "TCP",
         Port=80,
@@ -179,7 +191,7 @@ def listener(
         if protocol in ("HTTPS", "TLS")
         else []
     )
-    made = client.create_listener(
+    made = elb.create_listener(
         LoadBalancerArn=balancer_arn,
         Protocol=protocol,  # type: ignore[arg-type]
         Port=443 + len(balancer.listeners),
@@ -194,6 +206,66 @@ def listener(
     return arn
 
 
+def domain_name(
+    name: str,
+    *,
+    session: boto3.Session,
+    endpoint: str,
+    region: str = "us-east-1",
+    account: str = ACCOUNT,
+    edge: bool = False,
+    dualstack: bool = False,
+) -> str:
+    """A custom domain name of API Gateway, with a throwaway certificate: regional, or with `edge`
+    edge-optimized. With `dualstack` it has IPv6 as well. Returns its ARN."""
+    gateway: APIGatewayClient = client("apigateway", session, endpoint, account, region)
+    where = "us-east-1" if edge else region
+    arn = imported_certificate([name], account=account, region=where)
+    certificate: dict[str, Any] = {"certificateArn" if edge else "regionalCertificateArn": arn}
+    made = gateway.create_domain_name(
+        domainName=name,
+        endpointConfiguration={
+            "types": ["EDGE" if edge else "REGIONAL"],
+            "ipAddressType": "dualstack" if dualstack else "ipv4",
+        },
+        **certificate,
+    )
+    return made["domainNameArn"]
+
+
+def role(
+    arn: str,
+    statements: Sequence[Mapping[str, Any]],
+    *,
+    session: boto3.Session,
+    endpoint: str,
+    external_id: str | None = None,
+) -> str:
+    """A role at this ARN that certrail's account may assume, with the external id if there is one.
+    Its policy has these statements; without any, one that is there keeps what it has. Returns the
+    ARN."""
+    iam: IAMClient = client("iam", session, endpoint, arn.split(":")[4])
+    path, _, name = arn.partition(":role")[2].rpartition("/")
+    trust: dict[str, Any] = {
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+    }
+    if external_id:
+        trust["Condition"] = {"StringEquals": {"sts:ExternalId": external_id}}
+    with suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName=name, Path=f"{path}/", AssumeRolePolicyDocument=_policy([trust]))
+    if statements:
+        iam.put_role_policy(
+            RoleName=name, PolicyName="certrail", PolicyDocument=_policy(statements)
+        )
+    return arn
+
+
+def _policy(statements: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
 def hosted_zone(
     name: str,
     private: bool = False,
@@ -203,7 +275,7 @@ def hosted_zone(
     account: str = ACCOUNT,
 ) -> str:
     """A hosted zone. Returns its id without `/hostedzone/`."""
-    client: Route53Client = _client("route53", session, endpoint, account)
+    route53: Route53Client = client("route53", session, endpoint, account)
     more: dict[str, Any] = (
         {
             "HostedZoneConfig": {"PrivateZone": True},
@@ -212,18 +284,19 @@ def hosted_zone(
         if private
         else {}
     )
-    zone = client.create_hosted_zone(Name=name, CallerReference=str(uuid4()), **more)
+    zone = route53.create_hosted_zone(Name=name, CallerReference=str(uuid4()), **more)
     return zone["HostedZone"]["Id"].removeprefix("/hostedzone/")
 
 
-def _client(
+def client(
     service: Any, session: boto3.Session, endpoint: str, account: str, region: str = "us-east-1"
 ) -> Any:
-    client = session.client(service, endpoint_url=endpoint, region_name=region)
+    """An administrator's client in an account."""
+    made: Any = session.client(service, endpoint_url=endpoint, region_name=region)
 
     def in_account(request: Any, **_: Any) -> None:
         # moto's own way to say whose call this is, ahead of what the credentials say.
         request.headers["x-moto-account-id"] = account
 
-    client.meta.events.register("before-sign", in_account)
-    return client
+    made.meta.events.register("before-sign", in_account)
+    return made

@@ -16,6 +16,7 @@ import botocore.session
 
 from sandbox import stack as stacks
 from sandbox.dns import NameServer
+from sandbox.edge import Edge
 from sandbox.events import Events
 from sandbox.functions import Functions
 from sandbox.part import Part
@@ -39,6 +40,7 @@ class Sandbox(Part):
 
     server: the AWS endpoint, with its journal of calls. events: EventBridge, polite or rude.
     ca: Pebble, with its log and roots. nameserver: what answers for Route 53.
+    edge: the proxy that leads to what distributions, load balancers and domains serve.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Sandbox(Part):
     ) -> None:
         self.server = Server()
         self.nameserver = NameServer()
+        self.edge = Edge()
         self.events = Events()
         self.region = region
         self._pebble_options = pebble
@@ -76,6 +79,9 @@ class Sandbox(Part):
                 ca_started = beside.submit(self.ca.start)
                 running.enter_context(self.server)
                 ca_started.result()
+            roots = range(1 + (self._pebble_options.alternate_roots if self._pebble_options else 0))
+            self.roots.write_text("".join(self.ca.root(number) for number in roots))
+            running.enter_context(self.edge)
             running.enter_context(self.events)
             self._write_aws_config()
             self._running = running.pop_all()
@@ -112,6 +118,8 @@ class Sandbox(Part):
                 environment={
                     "REQUESTS_CA_BUNDLE": str(self.ca_bundle),
                     "CERTRAIL_NAMESERVERS": self._nameservers,
+                    "CERTRAIL_PROXY": self._proxy,
+                    "SSL_CERT_FILE": str(self.roots),
                     "AWS_EC2_METADATA_DISABLED": "true",
                 },
                 verbose=self._verbose,
@@ -160,6 +168,11 @@ class Sandbox(Part):
         return self.ca.ca_bundle
 
     @property
+    def roots(self) -> Path:
+        """PEM of the CA's roots, which are the system's roots of whoever is in this world."""
+        return self._folder / "roots.pem"
+
+    @property
     def dns(self) -> tuple[str, int]:
         """Address and port of the name server, UDP and TCP."""
         return self.nameserver.address
@@ -179,6 +192,8 @@ class Sandbox(Part):
             "AWS_EC2_METADATA_DISABLED": "true",
             "REQUESTS_CA_BUNDLE": str(self.ca_bundle),
             "CERTRAIL_NAMESERVERS": self._nameservers,
+            "CERTRAIL_PROXY": self._proxy,
+            "SSL_CERT_FILE": str(self.roots),
         }
 
     def session(self, region: str | None = None, account: str | None = None) -> boto3.Session:
@@ -202,6 +217,10 @@ class Sandbox(Part):
     @property
     def _nameservers(self) -> str:
         return "{}:{}".format(*self.dns)
+
+    @property
+    def _proxy(self) -> str:
+        return "{}:{}".format(*self.edge.address)
 
     @property
     def _aws_config(self) -> Path:

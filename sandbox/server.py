@@ -37,6 +37,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from sandbox import permissions
 from sandbox.calls import Call, Journal, queue_name, read
 from sandbox.part import Part
+from sandbox.propagation import propagation
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +142,15 @@ class Server(Part):
         return f"http://{HOST}:{self.port}"
 
     def reset(self) -> None:
-        """Everything as it was at the start: no resources, no journal, no refusals, no hooks."""
+        """Everything as it was at the start: no resources, no journal, no refusals, no hooks,
+        no delays."""
         from moto.moto_api._internal.models import moto_api_backend
 
         from sandbox.rules.acm import import_limit
 
         moto_api_backend.reset()
         import_limit.refill()
+        propagation.reset()
         self.calls.clear()
         self.before.clear()
         self.after.clear()

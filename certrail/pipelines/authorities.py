@@ -61,12 +61,14 @@ class Authority:
     """directory: empty where it differs from customer to customer.
     bound: whether an account needs an external account binding (RFC 8555, 7.3.4).
     profiles: by name, where they are known; "" is what an order without a profile gets.
+    trusted: whether clients have its root.
     """
 
     directory: str
     bound: bool = False
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     limits: Limits = NO_LIMITS
+    trusted: bool = True
 
 
 # Lives as of 2026-11; `classic` becomes 64 days on 2027-02-10 and 45 on 2028-02-16.
@@ -101,6 +103,7 @@ AUTHORITIES: Mapping[str, Authority] = MappingProxyType(
                 duplicates=Rate(30_000, 7 * DAY),
                 failures=Rate(200, HOUR),
             ),
+            trusted=False,
         ),
         "zerossl": Authority("https://acme.zerossl.com/v2/DV90", bound=True, profiles=NINETY_DAYS),
         "google": Authority(

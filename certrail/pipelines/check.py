@@ -7,10 +7,10 @@ with the others, in one go.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,11 +20,14 @@ from certrail.pipelines.authorities import AUTHORITIES, Authority, Profile, auth
 from certrail.pipelines.domains import NAMES_LIMIT, covered_by, normalise
 from certrail.pipelines.entry import Lead, as_list
 from certrail.pipelines.model import IssuerEntry, issuer_names, key_types, pipeline_name
+from certrail.pipelines.selection import SELF, Selection
 from certrail.pipelines.source import Path, Source
 from certrail.pipelines.wording import listed, nearest
 from certrail.pipelines.zones import ZoneName
 from certrail.store import spell
-from certrail.target import Target, Wrong, with_needs
+from certrail.target import Rotation, Target, Wrong, with_needs
+
+T = TypeVar("T", Target, Selection)
 
 
 def check(source: Source, data: Mapping[str, Any], target: TypeAdapter[Any]) -> Iterator[Fault]:
@@ -38,33 +41,50 @@ def check(source: Source, data: Mapping[str, Any], target: TypeAdapter[Any]) -> 
     yield from _issuers(source, data, entries)
     yield from _orders(source, data, entries)
     yield from _zones(source, data)
-    placed = [
-        Placed(path, entry, kinds, index, value)
-        for path, entry in entries
-        for kinds in [_kinds_of(data, entry)]
-        for index, item in _mappings(entry.get("targets"), (*path, "targets"))
-        if isinstance(value := _valid(target, item), Target)
-    ]
-    yield from _accounts(source, data, placed)
+    placed: list[Placed[Target]] = []
+    selecting: list[Placed[Selection]] = []
+    for path, entry in entries:
+        kinds = _kinds_of(data, entry)
+        for index, item in _mappings(entry.get("targets"), (*path, "targets")):
+            value = _valid(target, item)
+            if isinstance(value, Target):
+                placed.append(Placed(path, entry, kinds, index, value))
+            elif isinstance(value, Selection):
+                selecting.append(Placed(path, entry, kinds, index, value))
+    yield from _accounts(source, data, placed, selecting)
+    yield from _waves(source, data, entries, [*placed, *selecting])
     yield from _claims(source, placed)
-    yield from _served_keys(source, placed)
+    yield from _repeated_selections(source, selecting)
+    yield from _served_keys(source, [*placed, *selecting])
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A target that is valid by itself. pipeline, path: where its pipeline and itself stand.
-    kinds: the key types of the pipeline."""
+class Placed(Generic[T]):
+    """A target or a selection that is valid by itself. pipeline, path: where its pipeline and
+    itself stand. kinds: the key types of the pipeline."""
 
     pipeline: Path
     entry: Mapping[str, Any]
     kinds: tuple[KeyType, ...]
     path: Path
-    target: Target
+    target: T
 
     @property
     def key_type(self) -> KeyType:
         """Of the certificate that is wanted here."""
         return self.target.key_type or self.kinds[0]
+
+    @property
+    def name(self) -> str:
+        return self.target.address if isinstance(self.target, Target) else str(self.target)
+
+    @property
+    def needs(self) -> dict[str, Target]:
+        """What must hold the bundle, by address: itself, where it is a target, and what it, or
+        what it finds, needs."""
+        return with_needs(
+            self.target.homes if isinstance(self.target, Selection) else [self.target]
+        )
 
 
 def _mappings(value: object, path: Path = ("pipelines",)) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -302,21 +322,101 @@ def _zones(source: Source, data: Mapping[str, Any]) -> Iterator[Fault]:
             )
 
 
-def _accounts(source: Source, data: Mapping[str, Any], placed: list[Placed]) -> Iterator[Fault]:
+def _accounts(
+    source: Source,
+    data: Mapping[str, Any],
+    placed: list[Placed[Target]],
+    selecting: list[Placed[Selection]],
+) -> Iterator[Fault]:
     accounts = _mapping(data.get("accounts"))
+    if SELF in accounts:
+        yield source.fault(
+            ("accounts", SELF),
+            f"`{SELF}` is the account certrail runs in",
+            "choose another name for it",
+        )
     for place in placed:
         name = place.target.account
         if name is not None and name not in accounts:
-            yield source.fault(
-                (*place.path, "account"),
-                f"there is no account `{name}`",
-                nearest(name, accounts) or "add it under `accounts:` at the top",
-            )
+            yield source.fault((*place.path, "account"), *_no_account(name, accounts))
+    for selection in selecting:
+        for index, name in enumerate(selection.target.accounts):
+            here = (*selection.path, "accounts", index)
+            if name != SELF and name not in accounts:
+                yield source.fault(here, *_no_account(name, [*accounts, SELF]))
 
 
-def _claims(source: Source, placed: list[Placed]) -> Iterator[Fault]:
+def _no_account(name: str, accounts: Iterable[str]) -> tuple[str, str]:
+    return (
+        f"there is no account `{name}`",
+        nearest(name, accounts) or "add it under `accounts:` at the top",
+    )
+
+
+def _waves(
+    source: Source,
+    data: Mapping[str, Any],
+    entries: list[tuple[Path, dict[str, Any]]],
+    placed: Sequence[Placed[Any]],
+) -> Iterator[Fault]:
+    defaults = _mapping(data.get("defaults"))
+    owners: list[tuple[Path, Mapping[str, Any]]] = [(("defaults",), defaults), *entries]
+    for path, owner in owners:
+        first: dict[str, Path] = {}
+        for here, wave in _mappings(owner.get("waves"), (*path, "waves")):
+            name = wave.get("name")
+            if isinstance(name, str) and (seen := first.setdefault(name, here)) != here:
+                yield source.fault(
+                    here, f"wave `{name}` is on line {source.lines[seen]} already", "rename one"
+                )
+    for path, entry in entries:
+        listed_waves = entry.get("waves", defaults.get("waves"))
+        names = [str(wave.get("name")) for _, wave in _mappings(listed_waves)]
+        mine = [place for place in placed if place.pipeline == path]
+        for place in mine:
+            if place.target.wave is not None and place.target.wave not in names:
+                yield source.fault(
+                    (*place.path, "wave"),
+                    f"there is no wave `{place.target.wave}`",
+                    nearest(place.target.wave, names)
+                    or "add it under `waves:` of the pipeline, or of `defaults`",
+                )
+        if (entry.get("rotation") or defaults.get("rotation")) != Rotation.REPLACE:
+            yield from _shared_between_waves(source, mine, names[-1:])
+            continue
+        for place in mine:
+            if not place.target.replaceable:
+                yield source.fault(
+                    place.path,
+                    f"`{place.target.address}` names a resource of yours, which is never left for "
+                    "another",
+                    "remove `certificate_arn`, or the pipeline's `rotation: replace`",
+                )
+
+
+def _shared_between_waves(
+    source: Source, placed: Sequence[Placed[Any]], last: list[str]
+) -> Iterator[Fault]:
+    """What is imported again changes for all that use it at once: no wave can be the first."""
+    first: dict[tuple[KeyType, str], Placed[Any]] = {}
+    for place in placed:
+        wave = place.target.wave or next(iter(last), None)
+        for address in place.needs:
+            holder = first.setdefault((place.key_type, address), place)
+            theirs = holder.target.wave or next(iter(last), None)
+            if theirs != wave:
+                yield source.fault(
+                    place.path,
+                    f"`{place.name}` in wave `{wave}` and `{holder.name}` in wave `{theirs}` use "
+                    f"the same import, `{address}`, whose content changes for both at once",
+                    "set `rotation: replace` for the pipeline, or put both into one wave",
+                )
+                break
+
+
+def _claims(source: Source, placed: list[Placed[Target]]) -> Iterator[Fault]:
     addresses: dict[tuple[Path, KeyType, str], Path] = {}
-    claims: dict[str, Placed] = {}
+    claims: dict[str, Placed[Target]] = {}
     for place in placed:
         address, claim = place.target.address, place.target.claim
         seen = addresses.setdefault((place.pipeline, place.key_type, address), place.path)
@@ -335,7 +435,17 @@ def _claims(source: Source, placed: list[Placed]) -> Iterator[Fault]:
             )
 
 
-def _served_keys(source: Source, placed: list[Placed]) -> Iterator[Fault]:
+def _repeated_selections(source: Source, selecting: list[Placed[Selection]]) -> Iterator[Fault]:
+    first: dict[tuple[Path, KeyType, str], Path] = {}
+    for place in selecting:
+        which = (place.pipeline, place.key_type, place.target.key)
+        if (seen := first.setdefault(which, place.path)) != place.path:
+            yield source.fault(
+                place.path, f"this selection is on line {source.lines[seen]} already", "remove one"
+            )
+
+
+def _served_keys(source: Source, placed: Sequence[Placed[Any]]) -> Iterator[Fault]:
     for place in placed:
         wanted = place.key_type
         if wanted not in place.kinds:
@@ -346,13 +456,13 @@ def _served_keys(source: Source, placed: list[Placed]) -> Iterator[Fault]:
             )
             continue
         possible = frozenset(KeyType).intersection(
-            *(target.key_types for target in with_needs([place.target]).values())
+            place.target.key_types, *(target.key_types for target in place.needs.values())
         )
         if wanted not in possible:
             ordered = [kind for kind in KeyType if kind in possible]
             yield source.fault(
                 place.path,
-                f"`{place.target.address}` cannot serve a key of type `{wanted}`",
+                f"`{place.name}` cannot serve a key of type `{wanted}`",
                 f"set this pipeline's `key_type` to one of {listed(ordered)}",
             )
 

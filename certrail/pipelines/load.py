@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from certrail.errors import Fault, PipelinesInvalid
 from certrail.pipelines.check import check
+from certrail.pipelines.forms import Forms, forms_of
 from certrail.pipelines.model import Pipelines, PipelinesFile, resolve
 from certrail.pipelines.source import parse
 from certrail.pipelines.wording import spoken
-from certrail.target import FromDefaults, Target
+from certrail.target import FromDefaults
 
 T = TypeVar("T")
 
@@ -23,22 +23,23 @@ def load(text: str | bytes, file: str, model: type[Pipelines[T]]) -> Pipelines[T
     """Read pipelines.yaml.
 
     file: its name, for the faults. model: `Pipelines[…]` of the targets to expect: a kind, a union
-    of kinds told apart by `type`, or `Opaque`. Raises PipelinesInvalid with all faults at once.
+    of kinds told apart by `type`, with or without selections, or `Opaque`. Raises PipelinesInvalid
+    with all faults at once.
     """
     (target,) = get_args(model)
-    kinds = kinds_of(target)
+    forms = forms_of(target)
     source = parse(text, file)
     if source.data is None:
         raise PipelinesInvalid([Fault(file, 1, "the file is empty", START)])
     if not isinstance(source.data, dict):
         shape = "a list" if isinstance(source.data, list) else "one piece of text"
         raise PipelinesInvalid([source.fault((), f"the file is {shape} at the top", START)])
-    data = _with_defaults(source.data, kinds)
-    faults = [*source.faults, *check(source, data, TypeAdapter(target))]
+    data = _with_defaults(source.data, forms)
+    faults = [*source.faults, *check(source, data, forms.adapter)]
     try:
         read = file_model(target).model_validate(data)
     except ValidationError as error:
-        faults += spoken(error.errors(include_url=False), source, kinds)
+        faults += spoken(error.errors(include_url=False), source, forms)
         raise PipelinesInvalid(dict.fromkeys(faults)) from None
     if faults:
         raise PipelinesInvalid(dict.fromkeys(faults))
@@ -47,22 +48,11 @@ def load(text: str | bytes, file: str, model: type[Pipelines[T]]) -> Pipelines[T
 
 def file_model(target: Any) -> type[PipelinesFile[Any]]:
     """The model of the whole file for a type of target."""
-    return PipelinesFile[target]
+    whole: type[PipelinesFile[Any]] = PipelinesFile.__class_getitem__(forms_of(target).entry)  # type: ignore[assignment]
+    return whole
 
 
-def kinds_of(target: Any) -> dict[str, type[Target]]:
-    """The kinds in a type of target, by the `type` they have in the file; none in `Opaque`."""
-    if get_origin(target) is Annotated:
-        target = get_args(target)[0]
-    members = get_args(target) if get_origin(target) is not dict else ()
-    return {
-        get_args(kind.model_fields["type"].annotation)[0]: kind
-        for kind in members or (target,)
-        if isinstance(kind, type) and issubclass(kind, Target)
-    }
-
-
-def _with_defaults(data: dict[str, Any], kinds: Mapping[str, type[Target]]) -> dict[str, Any]:
+def _with_defaults(data: dict[str, Any], forms: Forms) -> dict[str, Any]:
     """The file with what its targets leave to `defaults` written into them."""
     defaults = data.get("defaults")
     pipelines = data.get("pipelines")
@@ -70,15 +60,16 @@ def _with_defaults(data: dict[str, Any], kinds: Mapping[str, type[Target]]) -> d
         return data
 
     def filled(target: Any) -> Any:
-        kind = kinds.get(str(target.get("type"))) if isinstance(target, dict) else None
-        if kind is None:
+        model = forms.of(target)
+        if model is None:
             return target
         left_out = {
-            name: defaults[name]
-            for name, info in kind.model_fields.items()
+            name: defaults[key]
+            for name, info in model.model_fields.items()
             if name not in target
-            and defaults.get(name) is not None
-            and any(isinstance(mark, FromDefaults) for mark in info.metadata)
+            for mark in info.metadata
+            if isinstance(mark, FromDefaults)
+            if defaults.get(key := mark.key or name) is not None
         }
         return target | left_out
 

@@ -13,7 +13,7 @@ import hashlib
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -32,8 +32,11 @@ from certrail.pipelines.authorities import (
 )
 from certrail.pipelines.domains import NAMES_LIMIT, normalise
 from certrail.pipelines.entry import Entry, Filled, Lead, OneOrMore, SecretArn, as_list
+from certrail.pipelines.selection import Selection
+from certrail.pipelines.waves import WaveEntry
 from certrail.pipelines.zones import AnyZone, LexiconZone, Rfc2136Zone, Route53Zone
-from certrail.target import Region, Wrong
+from certrail.target import Region, Rotation, Wrong
+from certrail.waves import ONE_WAVE, Wave
 
 T = TypeVar("T")
 
@@ -112,13 +115,21 @@ def _external_id(text: str) -> str:
 
 
 def _root(text: str) -> str:
+    return _certificate("root", text)
+
+
+def _trust(text: str) -> str:
+    return _certificate("trust", text)
+
+
+def _certificate(key: str, text: str) -> str:
     try:
         # What the client that has to believe it reads it with.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError, TypeError):
         raise Wrong(
             "this is no certificate in PEM",
-            "write `root: |` and below it the certificate, from `-----BEGIN CERTIFICATE-----` on",
+            f"write `{key}: |` and below it the certificate, from `-----BEGIN CERTIFICATE-----` on",
         ) from None
     return text
 
@@ -191,6 +202,11 @@ class IssuerEntry(Entry):
         description="Certificate, in PEM, that the directory's own TLS certificate chains to, for "
         "a CA of your own; left out, the public roots.",
     )
+    trust: Annotated[str, AfterValidator(_trust)] | None = Field(
+        default=None,
+        description="Root, in PEM, that your clients trust for the certificates of a CA of your "
+        "own: whether they are served is checked with it; left out, the public roots.",
+    )
     email: Annotated[str, AfterValidator(_email)] | None = Field(
         default=None,
         description="Contact of the ACME account, for CAs that write to it.",
@@ -257,6 +273,12 @@ class Defaults(Entry):
         description=f"Key of certificates where neither pipeline nor issuer says; left out, "
         f"`{KeyType.ECDSA_P256}`.",
     )
+    rotation: Rotation = Field(
+        default=Rotation.IN_PLACE, description="Of pipelines that say nothing about it."
+    )
+    waves: tuple[WaveEntry, ...] = Field(
+        default=(), description="Of pipelines that say nothing about them."
+    )
 
 
 class PipelineEntry(Entry, Generic[T]):
@@ -297,9 +319,22 @@ class PipelineEntry(Entry, Generic[T]):
         "when (RFC 9773); left out, with a third of its life left, half of one under ten days.",
         examples=["20d"],
     )
+    rotation: Rotation | None = Field(
+        default=None,
+        description="`in-place` imports a renewal into ACM under the ARN that is there, and "
+        "whatever uses it goes on; where AWS does not allow it, and always with `replace`, it gets "
+        "a new ARN, and what used the old one is made to point to it. Left out, "
+        "`defaults.rotation`.",
+    )
+    waves: tuple[WaveEntry, ...] | None = Field(
+        default=None,
+        description="In which order the targets get a new certificate, which say with `wave` to "
+        "which they belong; left out, `defaults.waves`, and without those all at once.",
+    )
     targets: tuple[T, ...] = Field(
         default=(),
-        description="Where the certificate goes. Without targets it is kept in the bucket only.",
+        description="Where the certificate goes: targets by their address, and selections, which "
+        "find some. Without targets it is kept in the bucket only.",
     )
 
 
@@ -334,6 +369,7 @@ class Issuer:
     name: str
     directory: str
     root: str | None = None
+    trust: str | None = None
     email: str | None = None
     external_account: ExternalAccount | None = None
     profile: str | None = None
@@ -349,6 +385,9 @@ class Pipeline(Generic[T]):
     entry: its name in the file, where several pipelines come from one entry: one for each key type.
     domains: lower case, A-labels, in the order of the file. issuers: in the order to try them.
     renew_before: where the CA does not say when to renew; None for a part of the life.
+    waves: at least one, in their order.
+    selections: what else finds targets. claims: of all the file's targets, which pipeline holds
+    what, by name.
     configuration: a digest of all that the file says about issuing it; empty where it is not from a
     file.
     """
@@ -361,16 +400,22 @@ class Pipeline(Generic[T]):
     targets: tuple[T, ...]
     renew_before: timedelta | None = None
     configuration: str = ""
+    rotation: Rotation = Rotation.IN_PLACE
+    waves: tuple[Wave, ...] = ONE_WAVE
+    selections: tuple[Selection, ...] = ()
+    claims: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pipelines(Generic[T]):
-    """The file as it is meant. Iterate `pipelines`, in the order of the file."""
+    """The file as it is meant. Iterate `pipelines`, in the order of the file. region: of
+    `defaults`."""
 
     issuers: Mapping[str, Issuer]
     accounts: Mapping[str, Account]
     pipelines: tuple[Pipeline[T], ...]
     zones: tuple[Route53Zone | Rfc2136Zone | LexiconZone, ...] = ()
+    region: str | None = None
 
     def named(self, name: str) -> Pipeline[T] | None:
         """The pipeline of that name, None where the file has none (any more)."""
@@ -380,13 +425,21 @@ class Pipelines(Generic[T]):
 def resolve(file: PipelinesFile[T]) -> Pipelines[T]:
     """Fill in the defaults of a file without faults."""
     issuers = {name: _issuer(name, entry) for name, entry in file.issuers.items()}
+    pipelines = [
+        pipeline for entry in file.pipelines for pipeline in _pipelines(entry, file, issuers)
+    ]
+    claims = {
+        claim: pipeline.name
+        for pipeline in pipelines
+        for target in pipeline.targets
+        if (claim := getattr(target, "claim", None))
+    }
     return Pipelines(
         issuers=issuers,
         accounts=file.accounts,
         zones=file.zones,
-        pipelines=tuple(
-            pipeline for entry in file.pipelines for pipeline in _pipelines(entry, file, issuers)
-        ),
+        pipelines=tuple(replace(pipeline, claims=claims) for pipeline in pipelines),
+        region=file.defaults.region,
     )
 
 
@@ -402,6 +455,7 @@ def _issuer(name: str, entry: IssuerEntry) -> Issuer:
         name=name,
         directory=known.directory,
         root=entry.root,
+        trust=entry.trust,
         email=entry.email,
         external_account=entry.external_account,
         profile=entry.profile,
@@ -422,25 +476,34 @@ def _pipelines(
     )
     for kind in kinds:
         says = (entry.domains, asked, kind, entry.renew_before, file.zones, file.accounts)
+        mine = [
+            target
+            for target in entry.targets
+            if (getattr(target, "key_type", None) or kinds[0]) is kind
+        ]
         yield Pipeline(
             name=pipeline_name(entry.name, kind, kinds),
             entry=entry.name,
             domains=entry.domains,
             issuers=asked,
             key_type=kind,
-            targets=tuple(
-                target
-                for target in entry.targets
-                if (getattr(target, "key_type", None) or kinds[0]) is kind
-            ),
+            targets=tuple(target for target in mine if not isinstance(target, Selection)),
+            selections=tuple(target for target in mine if isinstance(target, Selection)),
             renew_before=entry.renew_before,
             configuration=hashlib.sha256(repr(says).encode()).hexdigest()[:16],
+            rotation=entry.rotation or file.defaults.rotation,
+            waves=waves_of(entry.waves, file.defaults.waves),
         )
 
 
 def pipeline_name(entry: str, kind: KeyType, kinds: tuple[KeyType, ...]) -> str:
     """The name of the certificate with one of an entry's keys: `shop`, and `shop.rsa-2048`."""
     return entry if kind is kinds[0] else f"{entry}.{kind}"
+
+
+def waves_of(own: tuple[WaveEntry, ...] | None, default: tuple[WaveEntry, ...]) -> tuple[Wave, ...]:
+    listed = default if own is None else own
+    return tuple(Wave(each.name, each.bake, each.alarms) for each in listed) or ONE_WAVE
 
 
 def issuer_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from certrail.errors import Fault
 from certrail.keys import KeyType
 from certrail.pipelines.authorities import AUTHORITIES
+from certrail.pipelines.forms import LOOKS, Forms
 from certrail.pipelines.model import (
     Account,
     Defaults,
@@ -23,8 +24,9 @@ from certrail.pipelines.model import (
     PipelinesFile,
 )
 from certrail.pipelines.source import Path, Source
+from certrail.pipelines.waves import WaveEntry
 from certrail.pipelines.zones import ZONES
-from certrail.target import FromDefaults, Target, Wrong
+from certrail.target import FromDefaults, Wrong
 
 WANTED = {
     "string_type": "text",
@@ -63,29 +65,27 @@ def as_written(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def spoken(
-    errors: Iterable[ErrorDetails], source: Source, kinds: Mapping[str, type[Target]]
-) -> Iterator[Fault]:
+def spoken(errors: Iterable[ErrorDetails], source: Source, forms: Forms) -> Iterator[Fault]:
     """The faults of the file that a validation found.
 
     source: what was validated, before defaults were filled in; an error at something that was
     filled in is left out, as it is told where it was written.
     """
-    located = [(_path(error["loc"], source, kinds), error) for error in errors]
+    located = [(_path(error["loc"], source, forms), error) for error in errors]
     misspelt = {
         (*path[:-1], close)
         for path, error in located
-        if error["type"] == "extra_forbidden" and (close := _close_key(path, source, kinds))
+        if error["type"] == "extra_forbidden" and (close := _close_key(path, source, forms))
     }
     for path, error in located:
         if error["type"] == "missing":
             # A misspelt key is one fault, not an unknown key and a missing one.
             if path not in misspelt:
-                yield _missing(path, source, kinds)
+                yield _missing(path, source, forms)
         elif error["type"] == "too_short" and error["input"]:
             continue  # pydantic counts the valid items only, and told of the others
         elif not _was_filled_in(path, source):
-            yield _fault(path, error, source, kinds)
+            yield _fault(path, error, source, forms)
 
 
 def _was_filled_in(path: Path, source: Source) -> bool:
@@ -96,10 +96,10 @@ def _was_filled_in(path: Path, source: Source) -> bool:
     return False
 
 
-def _path(loc: Path, source: Source, kinds: Mapping[str, type[Target]]) -> Path:
+def _path(loc: Path, source: Source, forms: Forms) -> Path:
     """Where it stands in the file. Of several kinds, pydantic puts the one it took after the item's
     number; and it numbers the one item that stands for a list."""
-    if loc[2:3] == ("targets",) and len(kinds) > 1 and len(loc) > 4 and loc[4] in kinds:
+    if loc[2:3] == ("targets",) and len(loc) > 4 and loc[4] in forms.tags:
         loc = (*loc[:4], *loc[5:])
     if loc[:1] == ("zones",) and len(loc) > 2 and loc[2] in ZONES:
         loc = (*loc[:2], *loc[3:])
@@ -114,7 +114,7 @@ def _at(path: Path, data: Any) -> Any:
     return data
 
 
-def _model(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> type[BaseModel] | None:
+def _model(path: Path, source: Source, forms: Forms) -> type[BaseModel] | None:
     """The model of the mapping at `path`."""
     match path:
         case ():
@@ -133,8 +133,10 @@ def _model(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> typ
             return Defaults
         case ("pipelines", _):
             return PipelineEntry
+        case ("pipelines", _, "waves", _) | ("defaults", "waves", _):
+            return WaveEntry
         case ("pipelines", _, "targets", _):
-            return kinds.get(str(_at(path, source.data).get("type")))
+            return forms.of(_at(path, source.data))
     return None
 
 
@@ -153,9 +155,14 @@ def _thing(path: Path, source: Source) -> str:
         case ("pipelines", int(number)):
             name = _at(path, source.data).get("name")
             return f"pipeline `{name}`" if isinstance(name, str) else f"pipeline {number + 1}"
+        case ("pipelines", _, "waves", int(number)) | ("defaults", "waves", int(number)):
+            name = _at(path, source.data).get("name")
+            return f"wave `{name}`" if isinstance(name, str) else f"wave {number + 1}"
         case ("pipelines", _, "targets", int(number)):
-            kind = _at(path, source.data).get("type")
-            return f"target `{kind}`" if isinstance(kind, str) else f"target {number + 1}"
+            entry = _at(path, source.data)
+            kind = entry.get("type")
+            said = "selection" if any(key in entry for key in LOOKS) else "target"
+            return f"{said} `{kind}`" if isinstance(kind, str) else f"{said} {number + 1}"
     return f"`{path[-1]}`"
 
 
@@ -170,50 +177,51 @@ def _subject(path: Path) -> str:
             return f"pipeline {number + 1}"
         case ("pipelines", _, "targets", int(number)):
             return f"target {number + 1}"
+        case ("pipelines", _, "waves", int(number)) | ("defaults", "waves", int(number)):
+            return f"wave {number + 1}"
         case (*_, str(name), int(number)):
             return f"`{name}`, item {number + 1},"
     return f"`{path[-1]}`"
 
 
-def _unused_keys(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> list[str]:
+def _unused_keys(path: Path, source: Source, forms: Forms) -> list[str]:
     """The keys that the mapping at `path` may have and has not."""
-    model = _model(path, source, kinds)
+    model = _model(path, source, forms)
     present = _at(path, source.data)
     return [key for key in model.model_fields if key not in present] if model else []
 
 
-def _close_key(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> str | None:
-    candidates = _unused_keys(path[:-1], source, kinds)
+def _close_key(path: Path, source: Source, forms: Forms) -> str | None:
+    candidates = _unused_keys(path[:-1], source, forms)
     return next(iter(difflib.get_close_matches(str(path[-1]).lower(), candidates, n=1)), None)
 
 
-def _missing(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> Fault:
+def _missing(path: Path, source: Source, forms: Forms) -> Fault:
     *above, key = path
     around = tuple(above)
     what = f"{_thing(around, source)} has no `{key}`"
-    model = _model(around, source, kinds)
+    model = _model(around, source, forms)
     info = model.model_fields.get(str(key)) if model else None
     right = (
         f"add `{key}: {as_written(info.examples[0])}`"
         if info and info.examples
         else f"add `{key}:`"
     )
-    if info and any(isinstance(mark, FromDefaults) for mark in info.metadata):
-        right += f", or set `defaults.{key}`"
+    for mark in info.metadata if info else ():
+        if isinstance(mark, FromDefaults):
+            right += f", or set `defaults.{mark.key or key}`"
     return source.fault(around, what, right)
 
 
-def _fault(
-    path: Path, error: ErrorDetails, source: Source, kinds: Mapping[str, type[Target]]
-) -> Fault:
+def _fault(path: Path, error: ErrorDetails, source: Source, forms: Forms) -> Fault:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if path[-1:] == ("[key]",):
         path = path[:-1]
     subject = _subject(path)
     match kind:
         case "extra_forbidden":
-            close = _close_key(path, source, kinds)
-            unused = _unused_keys(path[:-1], source, kinds)
+            close = _close_key(path, source, forms)
+            unused = _unused_keys(path[:-1], source, forms)
             what = f"unknown key `{path[-1]}` in {_thing(path[:-1], source)}"
             if close:
                 return source.fault(path, what, f"did you mean `{close}`?")
@@ -223,11 +231,11 @@ def _fault(
                 f"remove it; the keys left are {listed(unused)}" if unused else "remove it",
             )
         case "union_tag_not_found":
-            tag = context["discriminator"].strip("'")
+            tag = "provider" if path[0] == "zones" else "type"
             what = f"{subject} has no `{tag}`"
             if meant := difflib.get_close_matches(tag, value, n=1):
                 return source.fault((*path, meant[0]), what, f"write `{tag}:` for `{meant[0]}:`")
-            choice = ZONES if path[0] == "zones" else kinds
+            choice = ZONES if path[0] == "zones" else forms.kinds
             return source.fault(path, what, f"add `{tag}:`, one of {listed(sorted(choice))}")
         case "union_tag_invalid":
             chosen = str(context["tag"])
@@ -235,7 +243,7 @@ def _fault(
                 what, right = f"there is no provider `{chosen}`", nearest(chosen, ZONES)
                 return source.fault((*path, "provider"), what, right)
             what = f"there is no target type `{chosen}`"
-            return source.fault((*path, "type"), what, nearest(chosen, kinds))
+            return source.fault((*path, "type"), what, nearest(chosen, forms.kinds))
         case "enum" if "key_type" in path[-2:] and isinstance(value, list):
             what = f"{subject} is a list, where one is needed"
             return source.fault(path, what, "several are for a pipeline to list")
@@ -258,7 +266,7 @@ def _fault(
             what, _, right = str(reason).partition(" → ")
             return source.fault(path, what, right)
         case "too_short" | "string_too_short" if not value:
-            return source.fault(path, f"{subject} is empty", _example(path, source, kinds))
+            return source.fault(path, f"{subject} is empty", _example(path, source, forms))
         case "too_long":
             what = f"{subject} has {context['actual_length']} entries"
             return source.fault(path, what, f"at most {context['max_length']} are possible")
@@ -267,7 +275,7 @@ def _fault(
             return source.fault(path, what, f"at most {context['max_length']} are possible")
         case "string_pattern_mismatch":
             what = f"{subject} cannot be `{value}`"
-            return source.fault(path, what, _example(path, source, kinds))
+            return source.fault(path, what, _example(path, source, forms))
     if kind in WANTED:
         what = f"{subject} is {_said(value)}, where {WANTED[kind]} is needed"
         return source.fault(path, what, _reshaped(kind, value))
@@ -279,8 +287,8 @@ def _quoted(value: Any) -> str:
     return f"`{value}`" if isinstance(value, str) else _said(value)
 
 
-def _example(path: Path, source: Source, kinds: Mapping[str, type[Target]]) -> str:
-    model = _model(path[:-1], source, kinds) if path else None
+def _example(path: Path, source: Source, forms: Forms) -> str:
+    model = _model(path[:-1], source, forms) if path else None
     info = model.model_fields.get(str(path[-1])) if model else None
     return (
         f"for example `{as_written(info.examples[0])}`"

@@ -1,23 +1,40 @@
 """acm: an imported certificate in AWS Certificate Manager, which everything else points to.
 
 A renewal is imported again under the same ARN: whatever uses the certificate goes on using it, and
-takes no call.
+takes no call. Where that will not do, or the file wants it so, a new import takes the place of the
+old one, everybody who uses that is moved, and it is deleted when nobody does any more.
 https://docs.aws.amazon.com/acm/latest/userguide/import-reimport.html
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from certrail.bundle import Bundle, covers, fingerprint, split
-from certrail.errors import AwsError, NotOurs, TargetMissing, TargetRefused
-from certrail.keys import KeyType
+from certrail.bundle import Bundle, Facts, fingerprint, split
+from certrail.errors import AwsError, BundleRefused, NotOurs, TargetMissing, TargetRefused
+from certrail.grants import Conditions, Grant, Scope
 from certrail.store import spell
-from certrail.target import Context, Deployed, Region, Tags, Target, Wrong, place
+from certrail.target import (
+    Context,
+    Deployed,
+    Mover,
+    Preflight,
+    Region,
+    Tags,
+    Target,
+    Way,
+    Wrong,
+    place,
+)
+from deployers import users
+from deployers.preflight import Import, User, decide, must_know_users, refusals
 
 if TYPE_CHECKING:
     from types_boto3_acm import ACMClient
@@ -27,14 +44,15 @@ if TYPE_CHECKING:
     )
 
 ARN = re.compile(r"arn:aws[a-z-]*:acm:([a-z0-9-]+):([0-9]{12}):certificate/[A-Za-z0-9-]+")
-# ACM's names, with the separator it uses in answers unified.
-ALGORITHM = {
-    KeyType.ECDSA_P256: "EC_prime256v1",
-    KeyType.ECDSA_P384: "EC_secp384r1",
-    KeyType.RSA_2048: "RSA_2048",
-    KeyType.RSA_3072: "RSA_3072",
-    KeyType.RSA_4096: "RSA_4096",
-}
+# A day after it was replaced, an import that nobody uses is deleted: by then no edge of CloudFront
+# serves it any more (preflight.CLOUDFRONT_LAG), and `InUseBy`, which lags behind, is true again. A
+# rollback in the meantime finds it.
+RETIRE_AFTER = timedelta(days=1)
+OWNER, PIPELINE = "certrail:owner", "certrail:pipeline"
+READ = ("acm:DescribeCertificate", "acm:GetCertificate", "acm:ListTagsForCertificate")
+IMPORT, TAG = "acm:ImportCertificate", "acm:AddTagsToCertificate"
+
+log = logging.getLogger(__name__)
 
 
 def _arn(text: str) -> str:
@@ -48,17 +66,6 @@ def _arn(text: str) -> str:
 
 class Acm(Target):
     """The pipeline's certificate in one region of one account."""
-
-    permissions: ClassVar[frozenset[str]] = frozenset(
-        {
-            "acm:AddTagsToCertificate",
-            "acm:DescribeCertificate",
-            "acm:GetCertificate",
-            "acm:ImportCertificate",
-            "acm:ListTagsForCertificate",
-            "tag:GetResources",
-        }
-    )
 
     type: Literal["acm"] = "acm"
     region: Region = Field(description="Region of the certificate.")
@@ -82,6 +89,22 @@ class Acm(Target):
             )
         return self
 
+    @classmethod
+    def grants(
+        cls, scope: Scope, targets: Sequence[Self] = (), everywhere: Sequence[str] = ()
+    ) -> Sequence[Grant]:
+        """A certificate shows nothing that is not public, so any may be read: with a condition on
+        tags, one that is gone would be forbidden instead of missing."""
+        regions = tuple(sorted({*everywhere, *(target.region for target in targets)}))
+        within = _certificates(scope, regions)
+        return [
+            Grant("LookAtImports", READ, within),
+            *_importing(scope, targets, everywhere),
+            Grant("FindByTag", ("tag:GetResources",), regions=regions),
+            Grant("RetireItsOwn", ("acm:DeleteCertificate",), within, _ours(scope)),
+            *users.grants(scope, regions),
+        ]
+
     @property
     def address(self) -> str:
         return f"acm/{place(self.account, self.region)}"
@@ -90,52 +113,182 @@ class Acm(Target):
     def claim(self) -> str | None:
         return f"acm/{self.certificate_arn}" if self.certificate_arn else None
 
+    @property
+    def replaceable(self) -> bool:
+        return self.certificate_arn is None
+
     def observe(self, context: Context) -> Deployed | None:
-        detail = self._find(context)
-        return self._deployed(context, detail) if detail else None
+        there = self._find(context)
+        return self._deployed(context, there) if there else None
+
+    def preflight(self, facts: Facts, context: Context) -> Preflight | None:
+        there = self._find(context, facts)
+        if there is None or self._deployed(context, there).fingerprint == facts.fingerprint:
+            return None
+        return self._decide(there, facts, context, chained=True)
 
     def deploy(self, bundle: Bundle, context: Context) -> Deployed:
         client = context.aws.acm(self.region)
-        detail = self._find(context, bundle)
-        if detail is None:
+        there = self._find(context, bundle.facts)
+        if there is None:
             arn = self._import(client, bundle, context)
             return Deployed(bundle.fingerprint, arn, bundle.facts.not_after)
-        arn = detail["CertificateArn"]
-        refusals: tuple[str, ...] = ()
+        arn = there["CertificateArn"]
         self._tag(client, arn)
-        if not self._holds(client, arn, bundle):
-            refusals = tuple(_refusals(detail, bundle))
-            if not refusals:
+        if self._holds(client, arn, bundle):
+            return self._holding(bundle, arn, context)
+        before = self._decide(there, bundle.facts, context, chained=bool(bundle.chain))
+        match before.way:
+            case Way.IN_PLACE:
+                for reason in before.reasons:
+                    log.warning("imported in place, although: %s", reason)
                 self._import(client, bundle, context, arn)
-        if not refusals:
-            held = context.held
-            before = None
-            if held:
-                before = held.replaced if held.resource == arn else held.resource
-            return Deployed(bundle.fingerprint, arn, bundle.facts.not_after, replaced=before)
-        if self.certificate_arn:
-            raise TargetRefused(
-                f"this certificate cannot take the place of the one under {arn}: "
-                f"{'; '.join(refusals)}",
-                where=self.address,
-                next="Issue it with what the import has now, or remove `certificate_arn`: certrail "
-                "then makes an import of its own",
-            )
-        # What needs this target sees another resource and is bound to it. The old import stays: it
-        # may be used by what certrail does not know.
-        new = self._import(client, bundle, context)
-        return Deployed(bundle.fingerprint, new, bundle.facts.not_after, replaced=arn)
+                return self._holding(bundle, arn, context)
+            case Way.REPLACE:
+                return self._replace(bundle, there, before, context)
+            case Way.REFUSED:
+                raise TargetRefused(
+                    f"this certificate cannot take the place of the one under {arn}: "
+                    f"{'; '.join(before.reasons)}",
+                    where=self.address,
+                    next="Issue it with what the import has now, or take away what holds the "
+                    "import; what is served stays as it is (docs/targets/acm.md)",
+                )
+
+    def tidy(self, context: Context) -> Deployed | None:
+        """Delete the imports whose place others took, and those that a run left behind which ended
+        before its record: ours by both tags, unused, and a day old as such."""
+        held = context.held
+        if held is None or (held.since and context.now - held.since < RETIRE_AFTER):
+            return None
+        ours = set(self._tagged(context))
+        retired, left = [], []
+        for arn in [*held.superseded, *sorted(ours - {*held.superseded})]:
+            if arn in {held.resource, self.certificate_arn}:
+                continue
+            there = _describe(context.aws.acm(self.region), arn)
+            if there is None:
+                continue
+            if arn in ours and self._retire(there, context):
+                retired.append(arn)
+            elif there.get("InUseBy") or arn in ours:
+                left.append(arn)
+        superseded = tuple(arn for arn in held.superseded if arn in left)
+        after = replace(
+            held,
+            superseded=superseded,
+            # As long as one is there, somebody may still have to move.
+            followers=held.followers if superseded else (),
+            retired=tuple(retired) or held.retired,
+        )
+        return after if after != held else None
+
+    # The ways
+
+    def _decide(
+        self, there: CertificateDetailTypeDef, facts: Facts, context: Context, *, chained: bool
+    ) -> Preflight:
+        present = _read(there)
+        known = must_know_users(present, facts, context.rotation, context.now)
+        return decide(
+            present,
+            facts,
+            self._users(present, context) if known else [],
+            rotation=context.rotation,
+            now=context.now,
+            adopted=self.certificate_arn is not None,
+            chained=chained,
+        )
+
+    def _users(self, present: Import, context: Context) -> list[User]:
+        return users.users_of(present.arn, present.in_use_by, context.aws, self.account)
+
+    def _holding(self, bundle: Bundle, arn: str, context: Context) -> Deployed:
+        """What the target holds, now that its import has the bundle."""
+        held = context.held
+        if held is None or held.resource != arn:
+            # The record was lost, or the import that it names; whoever used another one follows.
+            return self._succeed(bundle, arn, context)
+        return replace(held, fingerprint=bundle.fingerprint, not_after=bundle.facts.not_after)
+
+    def _replace(
+        self,
+        bundle: Bundle,
+        there: CertificateDetailTypeDef,
+        before: Preflight,
+        context: Context,
+    ) -> Deployed:
+        """Point to another import: one that has the bundle since a rollback took its place or a run
+        ended before its record, else a new one."""
+        client = context.aws.acm(self.region)
+        old = there["CertificateArn"]
+        ours = (arn for arn in self._tagged(context) if arn != old and _describe(client, arn))
+        new = next((arn for arn in ours if self._holds(client, arn, bundle)), None)
+        if new is None:
+            new = self._import(client, bundle, context, replacing=True)
+        log.info("%s takes the place of %s: %s", new, old, "; ".join(before.reasons))
+        return self._succeed(bundle, new, context, old, before.movers)
+
+    def _succeed(
+        self,
+        bundle: Bundle,
+        arn: str,
+        context: Context,
+        old: str | None = None,
+        movers: Sequence[Mover] = (),
+    ) -> Deployed:
+        """`arn` is what everybody is to point to from now on. movers: from `old`."""
+        superseded = [old] if old else []
+        followers = [mover.job for mover in movers]
+        known = context.held.superseded if context.held else ()
+        for other in dict.fromkeys([*known, *self._tagged(context)]):
+            there = None if other in {arn, old} else _describe(context.aws.acm(self.region), other)
+            if there is None:
+                continue
+            # Somebody may have stayed on it, or was to move in a wave that never began.
+            superseded.append(other)
+            users = self._users(_read(there), context)
+            followers += [user.job for user in users if user.job and user.job not in followers]
+        return Deployed(
+            bundle.fingerprint,
+            arn,
+            bundle.facts.not_after,
+            since=context.now if superseded else None,
+            superseded=tuple(superseded),
+            followers=tuple(followers),
+        )
+
+    def _retire(self, there: CertificateDetailTypeDef, context: Context) -> bool:
+        """Delete an import, if nobody uses it and it has been there long enough."""
+        client, arn = context.aws.acm(self.region), there["CertificateArn"]
+        if there["Type"] != "IMPORTED" or there.get("InUseBy"):
+            return False
+        if context.now - there["ImportedAt"] < RETIRE_AFTER:
+            return False
+        # The tags by which it was found are those of an index that lags behind.
+        if not identity(context).items() <= _tags(client, arn).items():
+            return False
+        try:
+            client.delete_certificate(CertificateArn=arn)
+        except AwsError as error:
+            if error.code in {"ResourceInUseException", "ResourceNotFoundException"}:
+                log.info("%s is not deleted: %s", arn, error)
+                return False
+            raise
+        log.info(
+            "deleted %s, which nothing uses since another import took its place",
+            arn,
+            extra={"pipeline": context.pipeline, "target": self.address},
+        )
+        return True
 
     # Finding
 
     def _find(
-        self, context: Context, bundle: Bundle | None = None
+        self, context: Context, facts: Facts | None = None
     ) -> CertificateDetailTypeDef | None:
         """The import: the adopted one, the record's, or of those that carry our tags the newest
-        that can take the bundle.
-
-        The tags are asked, too, where the record's cannot take it: a run that died after the import
-        that replaces it left one that no record names.
+        that AWS would let the certificate take the place of.
 
         Not by ListCertificates, which shows RSA keys only unless asked for each type by name.
         """
@@ -156,20 +309,17 @@ class Acm(Target):
                 )
             return detail
         recorded = _describe(client, context.held.resource) if context.held else None
-        if recorded and (bundle is None or not any(_refusals(recorded, bundle))):
+        if recorded:
             return recorded
         tagged = (_describe(client, arn) for arn in self._tagged(context))
-        found = max(
-            (detail for detail in tagged if detail and detail["Type"] == "IMPORTED"),
-            key=lambda detail: (
-                bundle is None or not any(_refusals(detail, bundle)),
-                detail["ImportedAt"],
+        return max(
+            (there for there in tagged if there and there["Type"] == "IMPORTED"),
+            key=lambda there: (
+                facts is None or not any(refusals(_read(there), facts)),
+                there["ImportedAt"],
             ),
             default=None,
         )
-        if recorded and bundle and (found is None or any(_refusals(found, bundle))):
-            return recorded
-        return found
 
     def _tagged(self, context: Context) -> Iterator[str]:
         pages = context.aws.tagging(self.region).get_paginator("get_resources")
@@ -182,10 +332,10 @@ class Acm(Target):
             for resource in page["ResourceTagMappingList"]:
                 yield resource["ResourceARN"]
 
-    def _deployed(self, context: Context, detail: CertificateDetailTypeDef) -> Deployed:
-        arn = detail["CertificateArn"]
+    def _deployed(self, context: Context, there: CertificateDetailTypeDef) -> Deployed:
+        arn = there["CertificateArn"]
         held = context.aws.acm(self.region).get_certificate(CertificateArn=arn)
-        return Deployed(fingerprint(held["Certificate"]), arn, detail["NotAfter"])
+        return Deployed(fingerprint(held["Certificate"]), arn, there["NotAfter"])
 
     def _holds(self, client: ACMClient, arn: str, bundle: Bundle) -> bool:
         held = client.get_certificate(CertificateArn=arn)
@@ -198,10 +348,17 @@ class Acm(Target):
     # Writing
 
     def _import(
-        self, client: ACMClient, bundle: Bundle, context: Context, arn: str | None = None
+        self,
+        client: ACMClient,
+        bundle: Bundle,
+        context: Context,
+        arn: str | None = None,
+        *,
+        replacing: bool = False,
     ) -> str:
         """Import as new, with the tags that say whose it is in the same call; or again under `arn`,
-        where AWS takes no tags."""
+        where AWS takes no tags. replacing: whether it takes the place of another one: people who
+        look at the two of them are then told which is which."""
         request: ImportCertificateRequestTypeDef = {
             "Certificate": bundle.certificate.encode(),
             "PrivateKey": bundle.private_key.reveal().encode(),
@@ -212,6 +369,8 @@ class Acm(Target):
             request["CertificateArn"] = arn
         else:
             tags = {**self.tags, **identity(context)}
+            if replacing:
+                tags["certrail:fingerprint"] = bundle.fingerprint
             request["Tags"] = [{"Key": key, "Value": value} for key, value in tags.items()]
         try:
             return client.import_certificate(**request)["CertificateArn"]
@@ -224,7 +383,7 @@ class Acm(Target):
                     "imports",
                 ) from error
             if error.code in {"ValidationException", "InvalidParameterException"}:
-                raise TargetRefused(
+                raise BundleRefused(
                     f"ACM refused the certificate ({error.what})",
                     where=self.address,
                     next="See docs/targets/acm.md",
@@ -235,10 +394,7 @@ class Acm(Target):
         """Tags the file gained since the import. What others set stays."""
         if not self.tags:
             return
-        present = {
-            tag["Key"]: tag.get("Value", "")
-            for tag in client.list_tags_for_certificate(CertificateArn=arn)["Tags"]
-        }
+        present = _tags(client, arn)
         wanted = {key: value for key, value in self.tags.items() if present.get(key) != value}
         if wanted:
             client.add_tags_to_certificate(
@@ -247,9 +403,32 @@ class Acm(Target):
             )
 
 
+def _importing(scope: Scope, targets: Sequence[Acm], everywhere: Sequence[str]) -> Iterator[Grant]:
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_acm.html"""
+    if everywhere:
+        # Also those that a file may name, which have no tag of ours.
+        yield Grant("Import", (TAG, IMPORT), _certificates(scope, everywhere))
+    # Tags that the file gained are set before the next import.
+    again = (TAG, IMPORT) if any(target.tags for target in targets) else (IMPORT,)
+    if own := sorted({target.region for target in targets if not target.certificate_arn}):
+        new = {"StringEquals": {f"aws:RequestTag/{OWNER}": scope.owner}}
+        yield Grant("ImportNew", (TAG, IMPORT), _certificates(scope, own), new)
+        yield Grant("ImportAgain", again, _certificates(scope, own), _ours(scope))
+    if adopted := {target.certificate_arn for target in targets if target.certificate_arn}:
+        yield Grant("ImportAdopted", again, tuple(sorted(adopted)))
+
+
+def _certificates(scope: Scope, regions: Sequence[str]) -> tuple[str, ...]:
+    return tuple(scope.arn("acm", region, "certificate/*") for region in regions)
+
+
+def _ours(scope: Scope) -> Conditions:
+    return {"StringEquals": {f"aws:ResourceTag/{OWNER}": scope.owner}}
+
+
 def identity(context: Context) -> Mapping[str, str]:
     """The tags by which an installation knows a pipeline's resource again."""
-    return {"certrail:owner": context.owner, "certrail:pipeline": spell(context.pipeline)}
+    return {OWNER: context.owner, PIPELINE: spell(context.pipeline)}
 
 
 def _describe(client: ACMClient, arn: str) -> CertificateDetailTypeDef | None:
@@ -261,37 +440,23 @@ def _describe(client: ACMClient, arn: str) -> CertificateDetailTypeDef | None:
         raise
 
 
-def _refusals(detail: CertificateDetailTypeDef, bundle: Bundle) -> Iterator[str]:
-    """Why a reimport would be refused by AWS, or take away what is served: known before it is
-    tried (see this module's page)."""
-    facts = bundle.facts
-    algorithm = ALGORITHM[facts.key_type]
-    present = detail["KeyAlgorithm"].replace("-", "_")
-    if present != algorithm:
-        yield f"the key would change from {present} to {algorithm}"
-    usages = {usage["Name"] for usage in detail.get("KeyUsages", [])} - set(facts.key_usages)
-    if algorithm.startswith("EC_"):
-        # RFC 5480 has no such usage for these keys, and ACM lets it go.
-        usages.discard("KEY_ENCIPHERMENT")
-    if usages:
-        yield f"the key usages {', '.join(sorted(usages))} would be lost"
-    extended = {usage["Name"] for usage in detail.get("ExtendedKeyUsages", [])} - {
-        *facts.extended_key_usages,
-        # Public CAs no longer issue it, and ACM lets it go.
-        "TLS_WEB_CLIENT_AUTHENTICATION",
-        # ACM's word for a certificate without the extension.
-        "NONE",
-    }
-    if extended:
-        yield f"the extended key usages {', '.join(sorted(extended))} would be lost"
-    names = {name.lower() for name in detail.get("SubjectAlternativeNames", [])}
-    lost = sorted(name for name in names if not covers(facts.domains, name))
-    if names.isdisjoint(name.lower() for name in facts.domains):
-        yield "none of its names would stay"
-    # ACM would allow it, and CloudFront would go on to serve the alias with a certificate that does
-    # not have it. Bound to another import, the distribution is asked first.
-    elif lost and (users := [arn for arn in detail.get("InUseBy", []) if ":cloudfront:" in arn]):
-        yield f"{', '.join(lost)} would be lost, and {', '.join(users)} may serve it"
+def _tags(client: ACMClient, arn: str) -> dict[str, str]:
+    tags = client.list_tags_for_certificate(CertificateArn=arn)["Tags"]
+    return {tag["Key"]: tag.get("Value", "") for tag in tags}
+
+
+def _read(there: CertificateDetailTypeDef) -> Import:
+    return Import(
+        arn=there["CertificateArn"],
+        algorithm=there["KeyAlgorithm"].replace("-", "_"),
+        key_usages=frozenset(usage["Name"] for usage in there.get("KeyUsages", [])),
+        extended_key_usages=frozenset(
+            usage["Name"] for usage in there.get("ExtendedKeyUsages", [])
+        ),
+        names=frozenset(name.lower() for name in there.get("SubjectAlternativeNames", [])),
+        not_after=there["NotAfter"],
+        in_use_by=tuple(there.get("InUseBy", [])),
+    )
 
 
 def _ders(pem: str) -> tuple[str, ...]:

@@ -6,17 +6,22 @@ from typing import Annotated
 
 from pydantic import Field
 
+from certrail.pipelines.selection import SelectedBy
 from certrail.target import Target
 from deployers.kinds.acm import Acm
+from deployers.kinds.apigateway import Apigateway
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
+from deployers.selections.all import SELECTIONS
 
 AnyTarget = Annotated[
-    Acm | Cloudfront | Listener | Secretsmanager,
+    Acm | Apigateway | Cloudfront | Listener | Secretsmanager,
     Field(discriminator="type"),
+    SelectedBy(tuple(SELECTIONS.values())),
 ]
 
 KINDS: dict[str, type[Target]] = {
-    kind.__module__.rpartition(".")[2]: kind for kind in (Acm, Cloudfront, Listener, Secretsmanager)
+    kind.__module__.rpartition(".")[2]: kind
+    for kind in (Acm, Apigateway, Cloudfront, Listener, Secretsmanager)
 }

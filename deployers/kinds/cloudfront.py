@@ -8,18 +8,21 @@ https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cnames-and-ht
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from certrail.bundle import Facts, covers
 from certrail.errors import AwsError, NotCovered, TargetMissing, TargetRefused
-from certrail.keys import KeyType
-from certrail.target import Context, Deployed, Link, Wrong
+from certrail.grants import Grant, Scope
+from certrail.keys import CLOUDFRONT, KeyType
+from certrail.target import Context, Deployed, Endpoint, Link, Wrong, asked_for
 from deployers.kinds.acm import Acm
 
 if TYPE_CHECKING:
-    from types_boto3_cloudfront.type_defs import GetDistributionConfigResultTypeDef
+    from types_boto3_cloudfront.type_defs import GetDistributionResultTypeDef
 
 ID = re.compile(r"[A-Z0-9]+")
 # CloudFront changes the ETag by itself, too, when a policy that the distribution uses changes.
@@ -41,19 +44,24 @@ def _id(text: str) -> str:
 class Cloudfront(Link):
     """One distribution."""
 
-    permissions: ClassVar[frozenset[str]] = frozenset(
-        {"cloudfront:GetDistributionConfig", "cloudfront:UpdateDistribution"}
-    )
-
     type: Literal["cloudfront"] = "cloudfront"
     distribution: Annotated[str, AfterValidator(_id)] = Field(
         description="Id of the distribution.", examples=["E2QWRUHEXAMPLE"]
     )
 
+    @classmethod
+    def grants(
+        cls, scope: Scope, targets: Sequence[Self] = (), everywhere: Sequence[str] = ()
+    ) -> Sequence[Grant]:
+        named = ["*"] if everywhere else sorted({target.distribution for target in targets})
+        # CloudFront is global: its ARNs name no region.
+        arns = tuple(scope.arn("cloudfront", "", f"distribution/{name}") for name in named)
+        attach = ("cloudfront:GetDistribution", "cloudfront:UpdateDistribution")
+        return [Grant("Attach", attach, arns)]
+
     @property
     def key_types(self) -> frozenset[KeyType]:
-        # P-384 is documented both ways, and users report that it is refused.
-        return frozenset({KeyType.ECDSA_P256, KeyType.RSA_2048, KeyType.RSA_3072})
+        return CLOUDFRONT
 
     @property
     def address(self) -> str:
@@ -67,21 +75,30 @@ class Cloudfront(Link):
     def _home(self) -> Acm:
         return Acm(region="us-east-1", account=self.account)
 
+    def propagation(self, *, relinked: bool) -> timedelta:
+        # A reimport: "at least 24 hours before" its end (the page above). For an update AWS has no
+        # figure; it is minutes as a rule.
+        return timedelta(hours=1 if relinked else 24)
+
     def observe(self, context: Context) -> Deployed | None:
-        viewer = self._read(context)["DistributionConfig"].get("ViewerCertificate", {})
+        there = self._read(context)["Distribution"]
+        viewer = there["DistributionConfig"].get("ViewerCertificate", {})
         resource = viewer.get("ACMCertificateArn") or viewer.get("IAMCertificateId")
         if not resource:
             return None
-        home = context.needs.get(self._home.address)
-        if home is None or home.resource != resource:
-            return Deployed("", resource)
-        return Deployed(home.fingerprint, resource, home.not_after)
+        # The import it should point to, or the one before, whose successor's wave has not begun.
+        for known in (context.needs.get(self._home.address), context.held):
+            if known and known.resource == resource:
+                return Deployed(
+                    known.fingerprint, resource, known.not_after, endpoints=self._endpoints(there)
+                )
+        return Deployed("", resource)
 
     def link(self, facts: Facts, context: Context) -> Deployed:
         home = context.needs[self._home.address]
         for _ in range(TRIES):
             answer = self._read(context)
-            config = answer["DistributionConfig"]
+            config = answer["Distribution"]["DistributionConfig"]
             self._check(config, facts)
             viewer = config.get("ViewerCertificate", {})
             if viewer.get("ACMCertificateArn") != home.resource:
@@ -95,7 +112,12 @@ class Cloudfront(Link):
                     if error.code == "PreconditionFailed":
                         continue
                     raise self._refused(error, home.resource) from error
-            return Deployed(facts.fingerprint, home.resource, facts.not_after)
+            return Deployed(
+                facts.fingerprint,
+                home.resource,
+                facts.not_after,
+                endpoints=self._endpoints(answer["Distribution"]),
+            )
         raise TargetRefused(
             f"somebody else changed the distribution {TRIES} times while it was being changed",
             where=self.address,
@@ -103,9 +125,17 @@ class Cloudfront(Link):
             retryable=True,
         )
 
-    def _read(self, context: Context) -> GetDistributionConfigResultTypeDef:
+    def _endpoints(self, there: Any) -> tuple[Endpoint, ...]:
+        """At its own name, not at the aliases', which may still lead elsewhere."""
+        config = there["DistributionConfig"]
+        aliases = config.get("Aliases", {}).get("Items", [])
+        if not self.verify or not config.get("Enabled") or not aliases:
+            return ()
+        return (Endpoint(there["DomainName"], 443, asked_for(sorted(aliases))),)
+
+    def _read(self, context: Context) -> GetDistributionResultTypeDef:
         try:
-            return context.aws.cloudfront().get_distribution_config(Id=self.distribution)
+            return context.aws.cloudfront().get_distribution(Id=self.distribution)
         except AwsError as error:
             if error.code == "NoSuchDistribution":
                 raise TargetMissing(

@@ -10,20 +10,26 @@ https://docs.aws.amazon.com/elasticloadbalancing/latest/network/tls-listener-cer
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from certrail.bundle import Facts
-from certrail.errors import AwsError, DeployError, TargetMissing, TargetRefused
-from certrail.keys import KeyType
-from certrail.target import Context, Deployed, Link, Wrong, region_named
+from certrail.errors import AwsError, BundleRefused, DeployError, TargetMissing, TargetRefused
+from certrail.grants import Grant, Scope
+from certrail.keys import ALB, NLB, KeyType
+from certrail.target import Context, Deployed, Endpoint, Link, Wrong, asked_for, region_named
 from deployers.kinds.acm import Acm
 
+if TYPE_CHECKING:
+    from types_boto3_elbv2 import ElasticLoadBalancingv2Client
+
 ARN = re.compile(
-    r"arn:aws[a-z-]*:elasticloadbalancing:(?P<region>[a-z0-9-]+):[0-9]{12}:"
-    r"listener/(?P<path>(?P<kind>app|net)/[A-Za-z0-9-]+/[0-9a-f]+/[0-9a-f]+)"
+    r"(?P<service>arn:aws[a-z-]*:elasticloadbalancing:(?P<region>[a-z0-9-]+):[0-9]{12}:)"
+    r"listener/(?P<path>(?P<balancer>(?P<kind>app|net)/[A-Za-z0-9-]+/[0-9a-f]+)/[0-9a-f]+)"
 )
 SECURE = ("HTTPS", "TLS")
 
@@ -51,16 +57,6 @@ class Held:
 class Listener(Link):
     """One listener: the certificate in its list, or in its default's place as well."""
 
-    permissions: ClassVar[frozenset[str]] = frozenset(
-        {
-            "elasticloadbalancing:AddListenerCertificates",
-            "elasticloadbalancing:DescribeListenerCertificates",
-            "elasticloadbalancing:DescribeListeners",
-            "elasticloadbalancing:ModifyListener",
-            "elasticloadbalancing:RemoveListenerCertificates",
-        }
-    )
-
     type: Literal["listener"] = "listener"
     listener: Annotated[str, AfterValidator(_arn)] = Field(
         description="ARN of an HTTPS listener of an ALB, or a TLS listener of an NLB.",
@@ -75,10 +71,35 @@ class Listener(Link):
         "listener matches. One pipeline per listener may have it.",
     )
 
+    @classmethod
+    def grants(
+        cls, scope: Scope, targets: Sequence[Self] = (), everywhere: Sequence[str] = ()
+    ) -> Sequence[Grant]:
+        service = "elasticloadbalancing"
+        # These three know no resource.
+        look = [f"{service}:DescribeListenerCertificates", f"{service}:DescribeListeners"]
+        if everywhere or any(target.verify for target in targets):
+            look.append(f"{service}:DescribeLoadBalancers")
+        attach = (f"{service}:AddListenerCertificates", f"{service}:RemoveListenerCertificates")
+        every = tuple(
+            scope.arn(service, region, f"listener/{kind}/*")
+            for region in everywhere
+            for kind in ("app", "net")
+        )
+        named = tuple(sorted({target.listener for target in targets}))
+        regions = {*everywhere, *(target._part("region") for target in targets)}
+        grants = [
+            Grant("Look", tuple(look), regions=tuple(sorted(regions))),
+            Grant("Attach", attach, named + every),
+        ]
+        defaults = tuple(sorted({target.listener for target in targets if target.default}))
+        if defaults or every:
+            grants.append(Grant("SetDefault", (f"{service}:ModifyListener",), defaults + every))
+        return grants
+
     @property
     def key_types(self) -> frozenset[KeyType]:
-        every = frozenset(KeyType)
-        return every if self._part("kind") == "app" else every - {KeyType.RSA_4096}
+        return ALB if self._part("kind") == "app" else NLB
 
     @property
     def address(self) -> str:
@@ -101,15 +122,26 @@ class Listener(Link):
         assert match  # noqa: S101 (the field's validator)
         return match[name]
 
+    def propagation(self, *, relinked: bool) -> timedelta:
+        # AWS gives no figure: "After a certificate is renewed, new requests use the renewed
+        # certificate" (the pages above). It is seconds to minutes, and this leaves room.
+        return timedelta(minutes=30)
+
     def observe(self, context: Context) -> Deployed | None:
         held = self._read(context)
-        home = context.needs.get(self._home.address)
-        if (
-            home
-            and home.resource in held.listed
-            and self.default <= (home.resource == held.default)
-        ):
-            return Deployed(home.fingerprint, home.resource, home.not_after)
+        # The import it should have, or the one before, whose successor's wave has not begun.
+        for known in (context.needs.get(self._home.address), context.held):
+            if (
+                known
+                and known.resource in held.listed
+                and self.default <= (known.resource == held.default)
+            ):
+                return Deployed(
+                    known.fingerprint,
+                    known.resource,
+                    known.not_after,
+                    endpoints=self._endpoints(context, context.names),
+                )
         if self.default and held.default:
             return Deployed("", held.default)
         if context.held and context.held.resource in held.listed:
@@ -118,13 +150,16 @@ class Listener(Link):
 
     def link(self, facts: Facts, context: Context) -> Deployed:
         elb = context.aws.elbv2(self._part("region"))
-        arn = context.needs[self._home.address].resource
+        home = context.needs[self._home.address]
+        arn = home.resource
         held = self._read(context)
-        superseded = context.held.resource if context.held else arn
-        wanted = Held(arn if self.default else held.default, (held.listed - {superseded}) | {arn})
+        superseded = {*home.superseded} | ({context.held.resource} if context.held else set())
+        # A default that was an import of ours follows, whoever made it the default.
+        taken = self.default or held.default in home.superseded
+        wanted = Held(arn if taken else held.default, (held.listed - superseded) | {arn})
         # Of a default, not even the entry in the list can be removed.
-        if superseded in held.listed and superseded == wanted.default:
-            wanted = Held(wanted.default, wanted.listed | {superseded})
+        if wanted.default in superseded & held.listed:
+            wanted = Held(wanted.default, wanted.listed | {wanted.default})
         if wanted != held:
             self._check_protocol(context)
         try:
@@ -143,7 +178,31 @@ class Listener(Link):
                 )
         except AwsError as error:
             raise self._refused(error, arn) from error
-        return Deployed(facts.fingerprint, arn, facts.not_after)
+        endpoints = self._endpoints(context, facts.domains)
+        return Deployed(facts.fingerprint, arn, facts.not_after, endpoints=endpoints)
+
+    def _endpoints(self, context: Context, names: tuple[str, ...]) -> tuple[Endpoint, ...]:
+        """At the load balancer's own name, behind which are the addresses of all its zones."""
+        if not self.verify or not names:
+            return ()
+        elb = context.aws.elbv2(self._part("region"))
+        try:
+            host = self._host(elb, context)
+            if host is None:
+                return ()
+            (listener,) = elb.describe_listeners(ListenerArns=[self.listener])["Listeners"]
+        except AwsError as error:
+            raise self._refused(error, "") from error
+        asked = asked_for(names) + (("",) if self.default else ())
+        return (Endpoint(host, listener["Port"], asked),)
+
+    def _host(self, elb: ElasticLoadBalancingv2Client, context: Context) -> str | None:
+        """The load balancer's name, which it keeps for life; None where it is an internal one."""
+        if context.held and context.held.endpoints:
+            return context.held.endpoints[0].host
+        arn = f"{self._part('service')}loadbalancer/{self._part('balancer')}"
+        (balancer,) = elb.describe_load_balancers(LoadBalancerArns=[arn])["LoadBalancers"]
+        return None if balancer["Scheme"] == "internal" else balancer["DNSName"]
 
     def _read(self, context: Context) -> Held:
         pages = context.aws.elbv2(self._part("region")).get_paginator(
@@ -174,7 +233,7 @@ class Listener(Link):
 
     def _refused(self, error: AwsError, arn: str) -> AwsError | DeployError:
         match error.code:
-            case "ListenerNotFound":
+            case "ListenerNotFound" | "LoadBalancerNotFound":
                 return TargetMissing(
                     f"there is no listener {self.listener}",
                     where=self.address,
@@ -196,7 +255,7 @@ class Listener(Link):
                 )
             # Not in the service model, but what the service answers.
             case "UnsupportedCertificate":
-                return TargetRefused(
+                return BundleRefused(
                     f"the load balancer cannot use {arn} ({error.what})",
                     where=self.address,
                     next="Choose another `key_type` for the pipeline",

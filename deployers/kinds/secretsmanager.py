@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 
 from certrail.bundle import Bundle
 from certrail.errors import AwsError, DeployError, NotOurs, TargetMissing, TargetRefused
+from certrail.grants import Conditions, Grant, Scope
 from certrail.secret import Secret
 from certrail.store import spell
 from certrail.target import Context, Deployed, Region, Tags, Target, Wrong, place
@@ -35,6 +36,9 @@ NAME = re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}")
 # like that for a whole ARN's end.
 LOOKS_LIKE_ARN = re.compile(r".*-[^/]{6}")
 VALUE_LIMIT = 65_536
+# Encrypt: without it a changed key does not reach the versions that are there, and nobody is told
+# (docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html).
+USE_KEY = ("kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey")
 OWNER, PIPELINE = "certrail:owner", "certrail:pipeline"
 FINGERPRINT, VERSION, NOT_AFTER = "certrail:fingerprint", "certrail:version", "certrail:not-after"
 
@@ -87,23 +91,11 @@ def _shape(text: str) -> str:
     return text
 
 
+Shape = Annotated[str, AfterValidator(_shape)]
+
+
 class Secretsmanager(Target):
     """One secret."""
-
-    permissions: ClassVar[frozenset[str]] = frozenset(
-        {
-            "kms:Decrypt",
-            "kms:Encrypt",
-            "kms:GenerateDataKey",
-            "secretsmanager:CreateSecret",
-            "secretsmanager:DescribeSecret",
-            "secretsmanager:PutSecretValue",
-            "secretsmanager:ReplicateSecretToRegions",
-            "secretsmanager:TagResource",
-            "secretsmanager:UpdateSecret",
-            "secretsmanager:UpdateSecretVersionStage",
-        }
-    )
 
     type: Literal["secretsmanager"] = "secretsmanager"
     name: Annotated[str, AfterValidator(_name)] = Field(
@@ -122,13 +114,44 @@ class Secretsmanager(Target):
         description="Other regions that get a copy, encrypted with AWS's own key there.",
         examples=[["us-east-1"]],
     )
-    shape: Annotated[str, AfterValidator(_shape)] | None = Field(
+    shape: Shape | None = Field(
         default=None,
         description="JMESPath expression that makes the secret's value from the document: an "
         "object, or one text. Left out, the whole document.",
         examples=["{crt: fullchain, key: private_key}"],
     )
     tags: Tags = Field(default={}, description="Tags of the secret, besides certrail's own.")
+
+    @classmethod
+    def grants(
+        cls, scope: Scope, targets: Sequence[Self] = (), everywhere: Sequence[str] = ()
+    ) -> Sequence[Grant]:
+        put = tuple(
+            f"secretsmanager:{operation}"
+            for operation in (
+                "CreateSecret",
+                "DescribeSecret",
+                "PutSecretValue",
+                "TagResource",
+                "UpdateSecretVersionStage",
+            )
+        )
+        every = tuple(scope.arn("secretsmanager", region, "secret:*") for region in everywhere)
+
+        def secrets(chosen: Iterable[Self], suffix: str = "-??????") -> tuple[str, ...]:
+            names = sorted((each.region, each.name) for each in chosen)
+            return tuple(
+                scope.arn("secretsmanager", region, f"secret:{name}{suffix}")
+                for region, name in names
+            )
+
+        # Of a secret that is not there AWS may ask without the six characters that it will get.
+        grants = [Grant("Put", put, (*secrets(targets), *secrets(targets, ""), *every))]
+        if copied := (*secrets(each for each in targets if each.replica_regions), *every):
+            grants.append(Grant("Replicate", ("secretsmanager:ReplicateSecretToRegions",), copied))
+        if sealed := (*secrets(each for each in targets if each.kms_key), *every):
+            grants.append(Grant("SetKey", ("secretsmanager:UpdateSecret",), sealed))
+        return [*grants, *_keys(scope, targets, everywhere)]
 
     @property
     def address(self) -> str:
@@ -328,6 +351,41 @@ class Secretsmanager(Target):
             next=f"`aws secretsmanager restore-secret --secret-id {self.name} "
             f"--region {self.region}`, or choose another `name`",
         )
+
+
+def _keys(
+    scope: Scope, targets: Iterable[Secretsmanager], everywhere: Sequence[str]
+) -> Iterator[Grant]:
+    """The targets' keys, used through Secrets Manager only. By its alias a key is no resource for a
+    policy; it can be asked for the aliases it has.
+
+    https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html
+    """
+    arns = {(scope.arn("kms", region, "key/*"), region) for region in everywhere}
+    aliases = set()
+    for target in targets:
+        key = target.kms_key or ""
+        if alias := re.search("alias/.+", key):
+            aliases.add((alias[0], target.region))
+        elif key:
+            arn = key if ":" in key else scope.arn("kms", target.region, f"key/{key}")
+            arns.add((arn, target.region))
+    if arns:
+        named, regions = zip(*sorted(arns), strict=True)
+        yield Grant("UseKeys", USE_KEY, named, _through(regions))
+    if aliases:
+        named, regions = zip(*sorted(aliases), strict=True)
+        yield Grant(
+            "UseKeysByAlias",
+            USE_KEY,
+            tuple(scope.arn("kms", region, "key/*") for region in sorted(set(regions))),
+            {**_through(regions), "ForAnyValue:StringEquals": {"kms:ResourceAliases": named}},
+        )
+
+
+def _through(regions: Iterable[str]) -> Conditions:
+    services = (f"secretsmanager.{region}.amazonaws.com" for region in sorted(set(regions)))
+    return {"StringLike": {"kms:ViaService": tuple(services)}}
 
 
 def document(bundle: Bundle) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import requests
 from acme import challenges, messages
 from josepy.errors import Error as JoseError
 
+from certrail.http import retry_after
 from certrail.pipelines.model import Validation
 from issuer.acme.network import Unreachable
 from issuer.acme.newer import PERSISTENT
-from issuer.clock import retry_after
 
 T = TypeVar("T")
 Body = TypeVar("Body", messages.Order, messages.Authorization)

@@ -17,9 +17,10 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK
 
 from certrail.errors import DeadlinePassed, IssueError
+from certrail.http import retry_after
 from issuer.acme import problems
 from issuer.acme.problems import is_busy, refused
-from issuer.clock import Backoff, Clock, retry_after
+from issuer.clock import Backoff, Clock
 
 USER_AGENT = "certrail"
 # One request is tried again for this long where the CA does not answer, answers 5xx, or is busy.

@@ -10,7 +10,7 @@ from certrail.errors import CertrailError, RecordsLeft
 from issuer.clock import Clock
 
 if TYPE_CHECKING:
-    from issuer.dns.authoritative import Server
+    from certrail.nameservers import Server
 
 
 @dataclass(frozen=True)

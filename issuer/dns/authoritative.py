@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import dns.exception
@@ -18,6 +18,7 @@ import dns.rdatatype
 import dns.resolver
 
 from certrail.errors import DeadlinePassed, DnsError
+from certrail.nameservers import Server
 from issuer.clock import Backoff, Clock
 from issuer.dns import Token
 
@@ -28,22 +29,6 @@ AT_ONCE = 32
 # Route 53 has told all its servers before they are asked (INSYNC). What they do not show by now is
 # asked of servers that never will.
 VISIBLE_WITHIN = timedelta(minutes=3)
-
-
-@dataclass(frozen=True)
-class Server:
-    """host: a name or an address."""
-
-    host: str
-    port: int = 53
-
-    def __str__(self) -> str:
-        return self.host if self.port == 53 else f"{self.host}:{self.port}"
-
-
-def parse_servers(text: str) -> tuple[Server, ...]:
-    """`127.0.0.1:5353,ns1.example.com,[::1]:53`. Raises ValueError."""
-    return tuple(_server(part.strip()) for part in text.split(",") if part.strip())
 
 
 def address_of(server: Server) -> str:
@@ -112,10 +97,3 @@ def _texts(address: str, port: int, name: str) -> set[str]:
         if records.rdtype == dns.rdatatype.TXT
         for record in records
     }
-
-
-def _server(text: str) -> Server:
-    host, colon, port = text.rpartition(":")
-    if not colon or (host.count(":") and not host.endswith("]")):
-        return Server(text.strip("[]"))
-    return Server(host.strip("[]"), int(port))

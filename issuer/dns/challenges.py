@@ -17,11 +17,12 @@ from certrail.errors import (
     FailedTogether,
     raise_together,
 )
+from certrail.nameservers import Server
 from certrail.pipelines.model import Account
 from certrail.pipelines.zones import AnyZone, Rfc2136Zone, Route53Zone, zone_of
 from issuer.clock import Clock
 from issuer.dns import Provider, Token
-from issuer.dns.authoritative import Server, await_visible
+from issuer.dns.authoritative import await_visible
 from issuer.dns.delegation import follow
 from issuer.dns.lexicon import Lexicon
 from issuer.dns.rfc2136 import Rfc2136

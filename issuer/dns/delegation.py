@@ -19,7 +19,8 @@ import dns.resolver
 import dns.rrset
 
 from certrail.errors import CertrailError, DnsError
-from issuer.dns.authoritative import AT_ONCE, QUERY_TIMEOUT, Server, address_of
+from certrail.nameservers import Server
+from issuer.dns.authoritative import AT_ONCE, QUERY_TIMEOUT, address_of
 
 log = logging.getLogger(__name__)
 

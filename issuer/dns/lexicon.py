@@ -17,13 +17,14 @@ from typing import Any
 import dns.exception
 import dns.resolver
 
+from certrail import credentials
 from certrail.aws import Aws
 from certrail.errors import CertrailError, DnsError, RecordsLeft
+from certrail.nameservers import Server
 from certrail.pipelines.zones import LexiconZone
-from issuer import credentials
 from issuer.clock import Clock
 from issuer.dns import Token, left_behind
-from issuer.dns.authoritative import QUERY_TIMEOUT, Server
+from issuer.dns.authoritative import QUERY_TIMEOUT
 
 PROVIDERS = "lexicon._private.providers"
 # Shorter values are no secrets, and would make holes into every message.

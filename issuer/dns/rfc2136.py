@@ -25,13 +25,14 @@ import dns.rdatatype
 import dns.tsig
 import dns.update
 
+from certrail import credentials
 from certrail.aws import Aws
 from certrail.errors import CertrailError, DnsError, RecordsLeft
+from certrail.nameservers import Server, parse_servers
 from certrail.pipelines.zones import Rfc2136Zone
-from issuer import credentials
 from issuer.clock import Clock
 from issuer.dns import Token, left_behind
-from issuer.dns.authoritative import Server, address_of, parse_servers
+from issuer.dns.authoritative import address_of
 
 TTL = 60
 # A primary may tell all its secondaries before it answers.

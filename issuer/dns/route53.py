@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 from certrail.aws import Aws
 from certrail.errors import AwsError, CertrailError, DnsError, RecordsLeft
+from certrail.grants import Conditions, Grant, Scope
+from certrail.nameservers import Server
 from issuer.clock import Backoff, Clock
 from issuer.dns import Token, left_behind
-from issuer.dns.authoritative import Server
 
 if TYPE_CHECKING:
     from types_boto3_route53.type_defs import (
@@ -72,6 +73,34 @@ def zones_of(name: str, zones: Iterable[Zone]) -> tuple[Zone, ...]:
         )
     longest = max(len(zone.name) for zone in around)
     return tuple(zone for zone in around if len(zone.name) == longest)
+
+
+def grants(scope: Scope, zone_ids: Sequence[str | None], names: Sequence[str]) -> Sequence[Grant]:
+    """What IAM has to allow for challenge records in one account.
+
+    zone_ids: None for a zone that is found by its name. names: of the records, with IAM's
+    wildcards, lower case, without the trailing dot.
+
+    https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/specifying-rrset-conditions.html
+    """
+    route53 = f"arn:{scope.partition}:route53:::"
+    chosen = ["*"] if None in zone_ids else sorted({str(each) for each in zone_ids})
+    zones = tuple(f"{route53}hostedzone/{each}" for each in chosen)
+    change = "route53:ChangeResourceRecordSets"
+    only: Conditions = {
+        "ForAllValues:StringLike": {f"{change}NormalizedRecordNames": tuple(names)},
+        "ForAllValues:StringEquals": {
+            f"{change}RecordTypes": "TXT",
+            f"{change}Actions": ("UPSERT", "DELETE"),
+        },
+    }
+    found = [Grant("FindZones", ("route53:ListHostedZones",))] if None in zone_ids else []
+    return [
+        *found,
+        Grant("AwaitChange", ("route53:GetChange",), (f"{route53}change/*",)),
+        Grant("FindNameServers", ("route53:GetHostedZone",), zones),
+        Grant("WriteChallengesOnly", (change,), zones, only),
+    ]
 
 
 class Route53:

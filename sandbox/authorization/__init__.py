@@ -13,6 +13,7 @@ from typing import Any
 
 from sandbox.authorization import (
     acm,
+    apigateway,
     cloudfront,
     elbv2,
     kms,
@@ -52,6 +53,7 @@ def resource(call: Call) -> str:
 # By IAM's prefix.
 SERVICES: dict[str, Callable[[Call, Mapping[str, Any]], list[Need]]] = {
     "acm": acm.needs,
+    "apigateway": apigateway.needs,
     "cloudfront": cloudfront.needs,
     "cloudwatch": others.cloudwatch,
     "elasticloadbalancing": elbv2.needs,

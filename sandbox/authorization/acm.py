@@ -31,7 +31,7 @@ def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
     modelled(call, ONE)
     arn = params.get("CertificateArn")
     if arn:
-        context |= tagged("acm", _tags_of(call, arn))
+        context |= tagged(_tags_of(call, arn))
     # Without an ARN the certificate does not exist yet, and the request is for any.
     found = [Need(call.action, arn or here(call, "certificate/*"), context)]
     if params.get("Tags") and call.operation in {"ImportCertificate", "RequestCertificate"}:

@@ -36,7 +36,7 @@ def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
     arn = params.get("Resource") or (
         f"arn:aws:cloudfront::{call.account}:distribution/{distribution}"
     )
-    context |= tagged("cloudfront", _tags_of(call, arn))
+    context |= tagged(_tags_of(call, arn))
     found = [Need(call.action, arn, context)]
     if call.operation == "CreateDistributionWithTags":
         found = [Need("cloudfront:CreateDistribution", arn, context)]

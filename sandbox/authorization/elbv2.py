@@ -30,7 +30,7 @@ def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
     modelled(call, {*ABOUT, "AddTags", "RemoveTags"})
     named = params.get("ResourceArns") or [params.get(ABOUT[call.operation], "*")]
     return [
-        Need(call.action, arn, context | tagged("elasticloadbalancing", _tags_of(call, arn)))
+        Need(call.action, arn, context | tagged(_tags_of(call, arn), "elasticloadbalancing"))
         for arn in named
     ]
 

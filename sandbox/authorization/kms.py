@@ -20,7 +20,17 @@ def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
     if "KeyId" not in params:
         raise Unmodelled(f"{call.action} without KeyId: the sandbox cannot tell which key it needs")
     context |= _encryption_context(params.get("EncryptionContext", {}))
-    return [Need(call.action, key_arn(call, params["KeyId"]), context)]
+    return [_need(call.action, key_arn(call, params["KeyId"]), context)]
+
+
+def _need(action: str, arn: str, context: Context, *, implied: bool = False) -> Need:
+    """With the aliases of the key, which AWS knows in the policies of a caller, not of the key
+    (https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html)."""
+    _, _, _, region, account, name = arn.split(":", 5)
+    key = kms_backends[account][region].keys.get(name.removeprefix("key/"))
+    if key is not None and key.aliases:
+        context = {**context, "kms:ResourceAliases": tuple(key.aliases)}
+    return Need(action, arn, context, implied=implied)
 
 
 def _encryption_context(pairs: Mapping[str, str]) -> Context:
@@ -58,4 +68,4 @@ def through(
         "kms:CallerAccount": call.account,
     }
     context |= _encryption_context(about)
-    return [Need(action, key_arn(call, key_id), context, implied=True)]
+    return [_need(action, key_arn(call, key_id), context, implied=True)]

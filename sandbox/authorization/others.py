@@ -58,8 +58,13 @@ def logs(call: Call, params: Mapping[str, Any]) -> list[Need]:
 
 
 def cloudwatch(call: Call, params: Mapping[str, Any]) -> list[Need]:
+    context = request_context(call, params.get("Tags"))
+    if call.operation == "DescribeAlarms":
+        # Whatever it asks for, it is asked of all.
+        return [Need(call.action, here(call, "alarm:*"), context)]
+    if call.operation in {"PutMetricAlarm", "SetAlarmState"}:
+        return [Need(call.action, here(call, f"alarm:{params.get('AlarmName', '')}"), context)]
     modelled(call, {"PutMetricData", "GetMetricData", "GetMetricStatistics", "ListMetrics"})
-    context = request_context(call)
     if "Namespace" in params:
         context["cloudwatch:namespace"] = params["Namespace"]
     return [Need(call.action, "*", context)]

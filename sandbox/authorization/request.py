@@ -31,10 +31,11 @@ def _tags(tags: Any) -> dict[str, str]:
     return {str(tag["Key"]): str(tag.get("Value", "")) for tag in tags or ()}
 
 
-def tagged(prefix: str, tags: Any) -> Context:
-    """Condition keys of the tags a resource has."""
-    found = _tags(tags)
-    return {f"{kind}:ResourceTag/{k}": v for kind in ("aws", prefix) for k, v in found.items()}
+def tagged(tags: Any, own: str | None = None) -> Context:
+    """Condition keys of the tags a resource has. own: the prefix of a service that has such keys
+    besides AWS's."""
+    prefixes = ("aws", own) if own else ("aws",)
+    return {f"{prefix}:ResourceTag/{k}": v for prefix in prefixes for k, v in _tags(tags).items()}
 
 
 def here(call: Call, rest: str) -> str:

@@ -35,8 +35,6 @@ KEYS = {
     "VersionId": "secretsmanager:VersionId",
     "VersionStage": "secretsmanager:VersionStage",
 }
-# The calls that encrypt or decrypt a value, if that value is in them.
-ENCRYPT = {"CreateSecret", "PutSecretValue", "UpdateSecret", "ReplicateSecretToRegions"}
 
 
 def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
@@ -49,11 +47,11 @@ def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
     named = params.get("SecretId") or params.get("Name", "")
     secret = _secret(call, named)
     if secret is not None:
-        context |= tagged("secretsmanager", secret.tags or [])
+        context |= tagged(secret.tags or [], "secretsmanager")
     regions = tuple(each["Region"] for each in params.get("AddReplicaRegions", ()))
     if regions:
         context["secretsmanager:AddReplicaRegions"] = regions
-    arn = secret_arn(call, named)
+    arn = secret_arn(call, named, new=call.operation == "CreateSecret")
     found = [Need(call.action, arn, context)]
     if call.operation == "CreateSecret":
         if params.get("Tags"):
@@ -61,27 +59,47 @@ def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
         if regions:
             found.append(Need("secretsmanager:ReplicateSecretToRegions", arn, context))
     kms_key = params.get("KmsKeyId") or getattr(secret, "kms_key_id", None)
-    about = {"SecretARN": arn}
-    if call.operation in ENCRYPT:
-        found += through("secretsmanager", "kms:GenerateDataKey", call, kms_key, about)
-    if call.operation in ENCRYPT or call.operation == "GetSecretValue":
-        found += through("secretsmanager", "kms:Decrypt", call, kms_key, about)
+    for action in _of_the_key(call, params, secret):
+        found += through("secretsmanager", action, call, kms_key, {"SecretARN": arn})
     return found
+
+
+def _of_the_key(call: Call, params: Mapping[str, Any], secret: Any) -> list[str]:
+    """What Secrets Manager asks of the secret's key in the caller's name.
+
+    Stricter than AWS in one thing: without kms:Encrypt it sets the key all the same, leaves the
+    versions that are there as they were, and says nothing.
+    https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html
+    """
+    match call.operation:
+        case "CreateSecret":
+            return ["kms:GenerateDataKey", "kms:Decrypt"]
+        case "UpdateSecret" if "KmsKeyId" in params:
+            return ["kms:GenerateDataKey", "kms:Decrypt", "kms:Encrypt"]
+        case "PutSecretValue" | "UpdateSecret":
+            # A value under the token of a version that is there is compared with that version's.
+            again = params.get("ClientRequestToken") in getattr(secret, "versions", ())
+            return ["kms:GenerateDataKey", *(["kms:Decrypt"] if again else [])]
+        case "GetSecretValue" | "ReplicateSecretToRegions":
+            return ["kms:Decrypt"]
+        case _:
+            return []
 
 
 def _secret(call: Call, named: str) -> Any:
     return secretsmanager_backends[call.account][call.region].secrets.get(named)
 
 
-def secret_arn(call: Call, named: str) -> str:
+def secret_arn(call: Call, named: str, *, new: bool) -> str:
     """The secret's ARN with its six random characters.
 
-    A secret that does not exist yet has six of its own, unknown to any policy: `name-??????` and
-    `name*` cover it, `name` does not.
+    One that is being created has six of its own, unknown to any policy: `name-??????` and `name*`
+    cover it, `name` does not. One that is not there has none: of `name*` and `name` only, who asks
+    learns that it is not there, and of anything else that he may not.
     """
     secret = _secret(call, named)
     if secret is not None:
         return str(secret.arn)
     if named.startswith("arn:"):
         return named
-    return here(call, f"secret:{named}-XXXXXX")
+    return here(call, f"secret:{named}-XXXXXX" if new else f"secret:{named}")

@@ -26,6 +26,7 @@ MODELS: tuple[type[Resource], ...] = (
     sqs.QueuePolicy,
     iam.Role,
     iam.Policy,
+    iam.ManagedPolicy,
     functions.Function,
     functions.EventSourceMapping,
     functions.Permission,

@@ -9,9 +9,19 @@ run before the moto server answers its first request.
 def install() -> None:
     """Put every rule in place. Calling it again changes nothing."""
     # Imported here: moto takes half a second to import, and only a sandbox needs it.
-    from sandbox.rules import acm, cloudfront, elbv2, route53, s3, secretsmanager
+    from sandbox.rules import (
+        acm,
+        apigateway,
+        cloudfront,
+        cloudwatch,
+        elbv2,
+        route53,
+        s3,
+        secretsmanager,
+    )
 
-    for service in (acm, cloudfront, elbv2, route53, s3, secretsmanager):
+    every = (acm, apigateway, cloudfront, cloudwatch, elbv2, route53, s3, secretsmanager)
+    for service in every:
         for owner, methods in service.REPLACED.items():
             for name, method in methods.items():
                 setattr(owner, name, method)

@@ -10,11 +10,12 @@ Sources:
 The codes are AWS's. A message is AWS's own only where somebody has published it.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -24,12 +25,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from moto.acm.exceptions import AWSValidationException, CertificateNotFound
 from moto.acm.models import AWSCertificateManagerBackend, CertBundle
 from moto.acm.responses import AWSCertificateManagerResponse
+from moto.apigateway.models import apigateway_backends
 from moto.cloudfront.models import cloudfront_backends
 from moto.core.exceptions import AWSError
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.elbv2.models import elbv2_backends
 
+from sandbox.fronts import CustomDomain
+from sandbox.propagation import Service, propagation
+
+T = TypeVar("T")
+
+# Whose the load balancers and distributions behind API Gateway are: nobody's that one can ask.
+AWS = "250044486744"
 PRIVATE_KEY_BYTES = 5120
 ALWAYS_LISTED = ("RSA_1024", "RSA_2048")
 SUMMARY_NAMES = 100
@@ -279,6 +288,7 @@ def import_certificate(
     if current is not None:
         may_replace(current, bundle)
         bundle.tags = current.tags
+        propagation.replaced(bundle.arn, current)
     elif tags:
         bundle.tags.add(tags)
     self._certificates[bundle.arn] = bundle
@@ -289,20 +299,52 @@ def import_certificate(
 
 
 def users(arn: str) -> list[str]:
-    """The load balancers and distributions that hold the certificate now."""
+    """What holds the certificate, or did until so short a time ago that it is still served there.
+
+    Of API Gateway ACM knows the load balancers and distributions of AWS's own that stand before a
+    domain, in an account that is AWS's as well:
+    https://docs.aws.amazon.com/acm/latest/userguide/troubleshoot-apigateway.html
+    """
     # Copies, because other requests create and remove while this one looks.
     _, _, _, region, account, _ = arn.split(":", 5)
     balancers = [
         balancer.arn
         for balancer in list(elbv2_backends[account][region].load_balancers.values())
-        if any(arn in listener.certificates for listener in list(balancer.listeners.values()))
+        if any(
+            arn in certificates
+            for listener in list(balancer.listeners.values())
+            for certificates in _still(listener.arn, tuple(listener.certificates), "elbv2")
+        )
     ]
     distributions = [
         distribution.arn
         for distribution in list(cloudfront_backends[account]["aws"].distributions.values())
-        if distribution.ViewerCertificate.get("ACMCertificateArn") == arn
+        if any(
+            vars(config)["ViewerCertificate"].get("ACMCertificateArn") == arn
+            for config in _still(distribution.arn, distribution.distribution_config, "cloudfront")
+        )
     ]
-    return balancers + distributions
+    domains = [
+        owned_by_aws(front)
+        for where, backend in list(apigateway_backends[account].items())
+        for domain in list(backend.domain_names.values())
+        if (front := CustomDomain(where, domain))
+        and arn in _still(front.arn, front.certificate, "apigateway")
+    ]
+    return balancers + distributions + domains
+
+
+def _still(arn: str, now: T, service: Service) -> Iterator[T]:
+    return propagation.still_served(arn, now, service, "relink")
+
+
+def owned_by_aws(front: CustomDomain) -> str:
+    """The ARN of what stands before a custom domain of API Gateway."""
+    made_up = hashlib.sha256(front.arn.encode()).hexdigest()
+    if front.is_edge:
+        return f"arn:aws:cloudfront::{AWS}:distribution/E{made_up[:13].upper()}"
+    balancer = f"loadbalancer/app/prod-{front.region}-1-az1-1-1/{made_up[:16]}"
+    return f"arn:aws:elasticloadbalancing:{front.region}:{AWS}:{balancer}"
 
 
 _moto_describe = CertBundle.describe

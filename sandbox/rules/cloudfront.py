@@ -1,4 +1,5 @@
-"""CloudFront: what CreateDistribution, UpdateDistribution and DeleteDistribution enforce.
+"""CloudFront: what CreateDistribution, UpdateDistribution and DeleteDistribution enforce, and what
+ListDistributions tells.
 
 Sources:
   API           https://docs.aws.amazon.com/cloudfront/latest/APIReference/API_UpdateDistribution.html
@@ -9,11 +10,13 @@ Sources:
 Not enforced: that the certificate comes from a CA on Mozilla's list. No local CA is on it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import RLock
+from types import ModuleType
 from typing import Any
 
 from moto.acm.models import CertBundle, acm_backends
+from moto.cloudfront import models
 from moto.cloudfront.exceptions import (
     CloudFrontException,
     DistributionAlreadyExists,
@@ -23,6 +26,7 @@ from moto.cloudfront.exceptions import (
     OriginDoesNotExist,
 )
 from moto.cloudfront.models import (
+    DISTRIBUTION_CONFIG_FIELDS,
     CloudFrontBackend,
     Distribution,
     DistributionConfig,
@@ -31,6 +35,7 @@ from moto.cloudfront.models import (
 )
 from moto.core.utils import utcnow
 
+from sandbox.propagation import propagation
 from sandbox.rules.acm import covers, key_algorithm
 
 CERTIFICATE_REGION = "us-east-1"
@@ -61,6 +66,9 @@ NO_CERTIFICATE = (
     "To add an alternate domain name (CNAME) to a CloudFront distribution, you must attach a "
     "trusted certificate that validates your authorization to use the domain name."
 )
+
+# Read before it is replaced: installing again changes nothing.
+SUMMARY_FIELDS = [*DISTRIBUTION_CONFIG_FIELDS, "Staging"]
 
 _one_at_a_time = RLock()
 
@@ -330,6 +338,7 @@ def update_distribution(
             )
         certificate_covers_aliases(self, config)
         aliases_are_free(config, but=distribution)
+        propagation.replaced(distribution.arn, distribution.distribution_config)
         distribution.distribution_config = config
         distribution.etag = random_id()
         distribution.last_modified_time = utcnow().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -350,7 +359,10 @@ def delete_distribution(self: CloudFrontBackend, distribution_id: str, if_match:
         del self.distributions[distribution_id]
 
 
-REPLACED: dict[type, dict[str, Callable[..., Any]]] = {
+REPLACED: dict[type | ModuleType, dict[str, Any]] = {
+    # "Whether the primary distribution has a staging distribution enabled" is in every summary
+    # (https://docs.aws.amazon.com/cloudfront/latest/APIReference/API_DistributionSummary.html).
+    models: {"DISTRIBUTION_CONFIG_FIELDS": SUMMARY_FIELDS},
     DistributionConfig: {"__init__": keep_whole_config},
     CloudFrontBackend: {
         "create_distribution_with_tags": create_distribution_with_tags,

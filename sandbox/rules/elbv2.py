@@ -5,6 +5,7 @@ Sources:
        https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_AddListenerCertificates.html
        https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RemoveListenerCertificates.html
        https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeListenerCertificates.html
+       https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html
   ALB  https://docs.aws.amazon.com/elasticloadbalancing/latest/application/https-listener-certificates.html
   NLB  https://docs.aws.amazon.com/elasticloadbalancing/latest/network/tls-listener-certificates.html
 
@@ -13,6 +14,7 @@ certificate list (what SNI chooses from) follows. A default that is also in the 
 as DescribeListenerCertificates shows it.
 """
 
+import hashlib
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -20,16 +22,23 @@ from typing import Any
 from moto.acm.models import acm_backends
 from moto.core import errors
 from moto.core.responses import ActionResult
-from moto.elbv2.exceptions import ELBClientError, TooManyCertificatesError
-from moto.elbv2.models import ELBv2Backend, FakeListener
+from moto.elbv2.exceptions import (
+    ELBClientError,
+    ListenerNotFoundError,
+    LoadBalancerNotFoundError,
+    TooManyCertificatesError,
+)
+from moto.elbv2.models import ELBv2Backend, FakeListener, FakeLoadBalancer
 from moto.elbv2.responses import ELBV2Response
 from moto.iam.models import iam_backends
 
+from sandbox.propagation import propagation
 from sandbox.rules.acm import domain_names, key_algorithm
 
 SECURE = ("HTTPS", "TLS")
 EXTRA_CERTIFICATES = 25
 PAGE = 400
+TAGGED_AT_ONCE = 20
 EC_KEYS = {"EC_prime256v1", "EC_secp384r1", "EC_secp521r1"}
 KEYS = {
     "application": EC_KEYS | {"RSA_2048", "RSA_3072", "RSA_4096"},
@@ -37,6 +46,12 @@ KEYS = {
 }
 
 _one_at_a_time = RLock()
+
+
+def set_certificates(listener: FakeListener, certificates: list[str]) -> None:
+    """The default first, then the list. What they were is served until the change has arrived."""
+    propagation.replaced(listener.arn, tuple(listener.certificates))
+    listener.certificates = certificates
 
 
 def listener_of(backend: ELBv2Backend, arn: str) -> FakeListener:
@@ -104,6 +119,31 @@ def room_for_one_more(backend: ELBv2Backend, listener: FakeListener) -> None:
 # The operations.
 
 
+_moto_create_balancer = ELBv2Backend.create_load_balancer
+
+
+def create_load_balancer(self: ELBv2Backend, *args: Any, **kwargs: Any) -> FakeLoadBalancer:
+    """Each has a DNS name that no other has, and is internet-facing if nothing else is said."""
+    balancer = _moto_create_balancer(self, *args, **kwargs)
+    balancer.scheme = balancer.scheme or "internet-facing"
+    balancer.dns_name = dns_name(balancer)
+    return balancer
+
+
+def dns_name(balancer: FakeLoadBalancer) -> str:
+    """`shop-1234567890.eu-central-1.elb.amazonaws.com`, `mail-60dc….elb.eu-central-1.amazonaws.com`
+
+    An internal ALB's begins with `internal-`. The number and the id are a digest of the ARN.
+    """
+    region = balancer.arn.split(":")[3]
+    identity = hashlib.sha256(balancer.arn.encode()).hexdigest()[:16]
+    if balancer.type == "network":
+        return f"{balancer.name}-{identity}.elb.{region}.amazonaws.com".lower()
+    prefix = "internal-" if balancer.scheme == "internal" else ""
+    number = int(identity, 16) % 10**10
+    return f"{prefix}{balancer.name}-{number}.{region}.elb.amazonaws.com".lower()
+
+
 _moto_create = ELBV2Response.create_listener
 
 
@@ -148,9 +188,10 @@ def modify_listener(
             self._validate_port_and_protocol(balancer.type, port or listener.port, protocol)
         if arns:
             listener.certificate = arns[0]
-            listener.certificates = [arns[0], *listener.certificates[1:]]
+            set_certificates(listener, [arns[0], *listener.certificates[1:]])
         if becomes not in SECURE:
-            listener.certificate, listener.certificates = None, []
+            listener.certificate = None
+            set_certificates(listener, [])
         # moto's own method knows neither TLS nor the list, so it is told about neither.
         listener.protocol = becomes
         return _moto_modify(self, arn, port, None, ssl_policy, [], actions or [])
@@ -175,7 +216,7 @@ def add_listener_certificates(
         usable_certificate(self, balancer.type, arns[0])
         if arns[0] not in listener.certificates[1:]:
             room_for_one_more(self, listener)
-            listener.certificates.append(arns[0])
+            set_certificates(listener, [*listener.certificates, arns[0]])
         return listener.certificates[1:]
 
 
@@ -193,7 +234,7 @@ def remove_listener_certificates(
             raise ELBClientError("ValidationError", "You must specify exactly one certificate")
         if arns[0] in listener.certificates[:1]:
             raise ELBClientError("OperationNotPermitted", "Default certificate cannot be removed")
-        listener.certificates = [each for each in listener.certificates if each != arns[0]]
+        set_certificates(listener, [each for each in listener.certificates if each != arns[0]])
 
 
 def describe_listener_certificates(self: ELBV2Response) -> ActionResult:
@@ -217,6 +258,25 @@ def describe_listener_certificates(self: ELBV2Response) -> ActionResult:
     )
 
 
+_moto_tags = ELBv2Backend.describe_tags
+
+
+def describe_tags(self: ELBv2Backend, resource_arns: list[str]) -> dict[str, dict[str, str]]:
+    """ "You can specify up to 20 resources in a single call", and each must be there."""
+    if len(resource_arns) > TAGGED_AT_ONCE:
+        raise ELBClientError(
+            "ValidationError",
+            f"The maximum number of resources that can be described is {TAGGED_AT_ONCE}",
+        )
+    for arn in resource_arns:
+        if ":loadbalancer/" in arn and arn not in self.load_balancers:
+            raise LoadBalancerNotFoundError()
+        balancers = list(self.load_balancers.values())
+        if ":listener/" in arn and not any(arn in each.listeners for each in balancers):
+            raise ListenerNotFoundError()
+    return _moto_tags(self, resource_arns)
+
+
 def default_certificate(certificates: list[str]) -> list[dict[str, str]] | None:
     """DescribeListeners, CreateListener and ModifyListener show the default and no other."""
     return [{"CertificateArn": arn} for arn in certificates[:1]] or None
@@ -226,9 +286,11 @@ REPLACED: dict[type | ModuleType, dict[str, Any]] = {
     # moto warns about a code that the service model does not name.
     errors: {"COMMON_ERROR_CODES": [*errors.COMMON_ERROR_CODES, "UnsupportedCertificate"]},
     ELBv2Backend: {
+        "create_load_balancer": create_load_balancer,
         "modify_listener": modify_listener,
         "add_listener_certificates": add_listener_certificates,
         "remove_listener_certificates": remove_listener_certificates,
+        "describe_tags": describe_tags,
     },
     ELBV2Response: {
         "create_listener": create_listener,

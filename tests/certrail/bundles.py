@@ -30,11 +30,18 @@ def make_key(key_type: KeyType) -> Key:
 
 
 class Authority:
-    """A root and one intermediate that signs leaves."""
+    """A root and one intermediate that signs leaves. root: PEM."""
 
     def __init__(self) -> None:
         self._root_key = ec.generate_private_key(ec.SECP256R1())
         self._root_name = _name("Throwaway Root")
+        self.root = (
+            _builder(self._root_name, self._root_name, self._root_key, timedelta(days=3650))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+            .sign(self._root_key, hashes.SHA256())
+            .public_bytes(Encoding.PEM)
+            .decode()
+        )
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._intermediate_name = _name("Throwaway Intermediate")
         self.intermediate = (

@@ -16,6 +16,14 @@ def test_a_bucket_that_is_not_there_says_where_its_name_is(sandbox: Sandbox) -> 
     assert not caught.value.retryable
 
 
+def test_a_role_that_lets_nobody_in_says_which_two_sides_must(sandbox: Sandbox) -> None:
+    with (
+        sandbox.server.refuse("sts:AssumeRole", "AccessDenied", "Not you."),
+        pytest.raises(AccessDenied, match=r"certrail iam.*AssumableRoleArns"),
+    ):
+        Aws().acting_as("arn:aws:iam::222222222222:role/certrail")
+
+
 def test_a_permission_that_s3_needs_of_kms_is_named(sandbox: Sandbox) -> None:
     message = (
         "User: arn:aws:sts::123456789012:assumed-role/r/s is not authorized to perform: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +16,11 @@ from certrail.bundle import Bundle
 from certrail.errors import AwsError, BundleBroken, NothingPushed, StateError, Superseded
 from certrail.keys import KeyType
 from certrail.store import (
+    KEPT_TAG,
+    SUPERSEDED_TAG,
     Current,
     Issued,
+    Rollback,
     Store,
     Versioned,
     current_key,
@@ -24,6 +28,7 @@ from certrail.store import (
     record_key,
 )
 from sandbox import Sandbox
+from sandbox.calls import Call
 from tests.buckets import make_bucket
 from tests.certrail.bundles import NOW, make_bundle
 
@@ -167,6 +172,104 @@ def test_only_the_key_of_two_generations_back_is_superseded(store: Store, aws: A
     ]
     superseded = [{"Key": "certrail-superseded", "Value": "true"}]
     assert tags == [superseded, superseded, [], []]
+
+
+# Going back
+
+
+def roll_back(store: Store, to: Bundle) -> Current:
+    after = store.read(current_key("shop"), Current)
+    before = store.published_as("shop", to.fingerprint)
+    assert after
+    assert before
+    why = Rollback(after.value.fingerprint, after.value.generation, "no", "me", NOW)
+    return store.roll_back(before, why, after=after, now=NOW)
+
+
+def tags(aws: Aws, made: Bundle) -> list[Any]:
+    key = f"certificates/shop/{made.fingerprint}/privkey.pem"
+    found: list[Any] = aws.s3().get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"]
+    return found
+
+
+def test_an_earlier_bundle_becomes_a_new_generation(store: Store) -> None:
+    first, second = bundle(), bundle()
+    publish(store, first)
+    publish(store, second)
+    back = roll_back(store, first)
+    assert store.current("shop") == back
+    assert store.bundle(back) == first
+    assert (back.generation, back.previous) == (3, second.fingerprint)
+    assert back.rollback
+    assert (back.rollback.of, back.rollback.issued) == (second.fingerprint, ISSUED)
+    after = publish(store, bundle())
+    assert (after.generation, after.previous, after.rollback) == (4, first.fingerprint, None)
+
+
+def test_of_a_rollback_and_a_publication_one_wins(store: Store) -> None:
+    first = bundle()
+    publish(store, first)
+    publish(store, bundle())
+    stale = store.read(current_key("shop"), Current)
+    before = store.published_as("shop", first.fingerprint)
+    newest = publish(store, bundle())
+    assert stale
+    assert before
+    why = Rollback(stale.value.fingerprint, 2, "no", "me", NOW)
+    with pytest.raises(Superseded):
+        store.roll_back(before, why, after=stale, now=NOW)
+    assert store.current("shop") == newest
+
+
+def test_the_key_that_is_rolled_back_to_stays_when_the_next_is_published(
+    store: Store, aws: Aws
+) -> None:
+    made = [bundle() for _ in range(3)]
+    for one in made:
+        publish(store, one)
+    assert tags(aws, made[0]) == [SUPERSEDED_TAG]
+    assert store.is_superseded("shop", made[0].fingerprint)
+    roll_back(store, made[0])
+    store.keep_privkey("shop", made[0].fingerprint)
+    assert not store.is_superseded("shop", made[0].fingerprint)
+    publish(store, bundle())
+    assert [tags(aws, one) for one in made] == [[KEPT_TAG], [SUPERSEDED_TAG], [SUPERSEDED_TAG]]
+
+
+def test_who_rolls_back_while_keys_are_tagged_keeps_the_key(
+    store: Store, aws: Aws, sandbox: Sandbox
+) -> None:
+    """Between the pointer of a publication and its last tag."""
+    made = [bundle() for _ in range(3)]
+    for one in made[:2]:
+        publish(store, one)
+
+    def meanwhile(call: Call) -> None:
+        if call.action == "s3:PutObjectTagging":
+            sandbox.server.before.clear()
+            roll_back(store, made[0])
+            store.keep_privkey("shop", made[0].fingerprint)
+
+    sandbox.server.before.append(meanwhile)
+    publish(store, made[2])
+    current = store.current("shop")
+    assert current
+    assert current.fingerprint == made[0].fingerprint
+    assert tags(aws, made[0]) == [KEPT_TAG]
+
+
+def test_whether_a_key_is_there_is_seen_without_reading_it(
+    store: Store, aws: Aws, sandbox: Sandbox
+) -> None:
+    made = bundle()
+    publish(store, made)
+    assert store.fingerprints("shop") == [made.fingerprint]
+    mark = sandbox.server.calls.mark()
+    assert store.has_privkey("shop", made.fingerprint)
+    assert sandbox.server.calls.of("s3:GetObject", since=mark) == []
+    key = f"certificates/shop/{made.fingerprint}/privkey.pem"
+    aws.s3().delete_object(Bucket=BUCKET, Key=key)
+    assert not store.has_privkey("shop", made.fingerprint)
 
 
 def test_a_document_of_another_shape_is_told_without_its_content(store: Store, aws: Aws) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from certrail.bundle import short
 from certrail.store import Store, current_key
 from sandbox import Sandbox
-from tests.cli.conftest import BUCKET, Certrail
+from tests.cli.conftest import BUCKET, Certrail, Result
+
+US = "{type: acm, region: us-east-1}"
 
 
 def test_validate_counts_what_is_there(certrail: Certrail, file: Path) -> None:
@@ -94,7 +97,7 @@ def test_apply_does_what_plan_says_and_then_nothing(
 ) -> None:
     applied = certrail("apply", "--json")
     assert applied.code == 0, applied.err
-    assert {outcome["result"] for outcome in applied.json()} == {"issued", "deployed"}
+    assert {outcome["result"] for outcome in applied.json()} == {"issued", "deployed", "served"}
     assert [outcome["what"] for outcome in applied.json() if outcome["pipeline"] == "shop"] == [
         "certificate",
         "acm/eu-central-1",
@@ -118,9 +121,48 @@ def test_apply_does_what_plan_says_and_then_nothing(
     assert written == []
 
 
+def targets(planned: Result) -> dict[str, Any]:
+    return {each["target"]: each for each in planned.json()[0]["targets"]}
+
+
+def test_plan_says_by_which_way_and_who_has_to_move_and_apply_moves_them(
+    certrail: Certrail, file: Path, sandbox: Sandbox
+) -> None:
+    assert certrail("apply", "shop").code == 0
+    cloudfront = sandbox.session().client("cloudfront", endpoint_url=sandbox.endpoint)
+
+    def points_to() -> str:
+        config = cloudfront.get_distribution_config(Id="E1SHOPEXAMPLE1")["DistributionConfig"]
+        return str(config["ViewerCertificate"]["ACMCertificateArn"])
+
+    old = points_to()
+    assert certrail("issue", "shop").code == 0
+    planned = targets(certrail("plan", "--json", "shop"))
+    assert [planned[f"acm/{region}"]["way"] for region in ("eu-central-1", "us-east-1")] == [
+        "in place",
+        "in place",
+    ]
+    # The distribution is in the file no more, and the import is to be replaced.
+    text = file.read_text().replace("{type: cloudfront, distribution: E1SHOPEXAMPLE1}", US)
+    file.write_text(text.replace("  - name: shop\n", "  - name: shop\n    rotation: replace\n"))
+    planned = targets(certrail("plan", "--json", "shop"))
+    home = planned["acm/us-east-1"]
+    assert (home["way"], home["why"]) == ("new ARN", ["the file says `rotation: replace`"])
+    assert home["moves"] == [{"target": "cloudfront/E1SHOPEXAMPLE1", "stays": None}]
+    shown = certrail("plan", "shop").out
+    assert "new ARN (the file says `rotation: replace`); cloudfront/E1SHOPEXAMPLE1 moves" in shown
+
+    applied = certrail("apply", "--json", "shop")
+    assert applied.code == 0, applied.err
+    assert applied.json()[-1]["what"] == "cloudfront/E1SHOPEXAMPLE1"
+    assert points_to() != old
+    assert certrail("plan", "--check", "shop").code == 0
+
+
 def test_plan_sees_what_was_changed_by_hand_and_apply_repairs_it(
     certrail: Certrail, file: Path, sandbox: Sandbox
 ) -> None:
+    assert certrail("push").code == 0
     assert certrail("apply").code == 0
     secrets = sandbox.session().client("secretsmanager", endpoint_url=sandbox.endpoint)
     secrets.put_secret_value(SecretId="tls/fleet/bundle", SecretString="overwritten")
@@ -128,7 +170,16 @@ def test_plan_sees_what_was_changed_by_hand_and_apply_repairs_it(
     assert planned.code == 3
     (target,) = planned.json()[0]["targets"]
     assert target["action"] == "repair"
+    assert target["reason"].startswith("somebody had written version ")
     assert certrail("apply", "fleet").code == 0
+    (repaired,) = certrail("status", "--json", "fleet").json()[0]["targets"]
+    caller = sandbox.session().client("sts", endpoint_url=sandbox.endpoint).get_caller_identity()
+    assert repaired["by"] == f"certrail apply, {caller['Arn']}"
+    assert repaired["from"] == repaired["to"] == target["wanted"]
+    assert repaired["repaired"] == target["reason"]
+    assert f", by {caller['Arn'].rpartition('/')[2]}; {target['reason']}" in (
+        certrail("status", "fleet").out
+    )
     assert certrail("plan", "--check").code == 0
     assert "BEGIN" in secrets.get_secret_value(SecretId="tls/fleet/bundle")["SecretString"]
 

@@ -19,7 +19,7 @@ from certrail.keys import KeyType
 from certrail.records import Record
 from certrail.store import Current, Issued, Store, Versioned, current_key, record_key
 from certrail.target import Deployed, Target, with_needs
-from deployers.deploy import Outcome, deploy_target, observe_target
+from deployers.deploy import Attempt, Outcome, deploy_target, observe_target, tell_nobody
 from deployers.job import Role
 from deployers.rollout import Step, plan
 from sandbox.calls import Call
@@ -43,10 +43,10 @@ class Cloud:
         self._clients: dict[tuple[str, str], Any] = {}
         self._before: dict[str, list[Callable[[], AWSResponse | None]]] = {}
         self._refusals = ExitStack()
-        ours = _session(OURS)
-        events: Any = ours.events
+        self._ours = _session(OURS)
+        events: Any = self._ours.events
         events.register("before-send", self._meanwhile)
-        self.aws = Aws(ours)
+        self.aws = Aws(self._ours)
         self.store = Store(bucket, self.aws)
 
     def reset(self) -> None:
@@ -54,6 +54,7 @@ class Cloud:
         self._refusals.close()
         self._before.clear()
         self.server.reset()
+        self.start_again()
         s3 = self.client("s3")
         s3.create_bucket(
             Bucket=self.store.bucket,
@@ -65,6 +66,10 @@ class Cloud:
                 "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]
             },
         )
+
+    def start_again(self) -> None:
+        """Forget the credentials of roles, as a new process has."""
+        self.aws = Aws(self._ours)
 
     @property
     def calls(self) -> list[Call]:
@@ -82,12 +87,7 @@ class Cloud:
 
     def role(self, account: str, statements: list[dict[str, Any]]) -> Role:
         """A role in an account, which certrail may assume and which may do this."""
-        iam = _session("somebody-else").client("iam", endpoint_url=self.endpoint)
-
-        def there(request: Any, **_: Any) -> None:
-            request.headers["x-moto-account-id"] = account
-
-        iam.meta.events.register("before-sign", there)
+        iam = self._iam(account)
         trust = {
             "Effect": "Allow",
             "Action": "sts:AssumeRole",
@@ -105,6 +105,19 @@ class Cloud:
         )
         return Role(arn, "abc")
 
+    def forbid(self, account: str) -> None:
+        """Take from that role what it may do."""
+        self._iam(account).delete_role_policy(RoleName="certrail", PolicyName="certrail")
+
+    def _iam(self, account: str) -> Any:
+        iam = _session("somebody-else").client("iam", endpoint_url=self.endpoint)
+
+        def there(request: Any, **_: Any) -> None:
+            request.headers["x-moto-account-id"] = account
+
+        iam.meta.events.register("before-sign", there)
+        return iam
+
     # What happens around a call
 
     def before(self, operation: str, act: Callable[[], object]) -> None:
@@ -114,6 +127,10 @@ class Cloud:
             act()
 
         self._before.setdefault(operation, []).append(run)
+
+    def forget(self) -> None:
+        """What was to happen before a request happens no more."""
+        self._before.clear()
 
     def refuse(
         self, operation: str, code: str, message: str = "No.", status: int | None = None
@@ -168,8 +185,12 @@ class Cloud:
         pipeline: str = PIPELINE,
         role: Role | None = None,
         now: datetime = NOW,
+        by: str = "",
+        tell: Callable[[Attempt], None] = tell_nobody,
     ) -> Outcome:
-        return deploy_target(self.store, target, pipeline, role=role, aws=self.aws, now=now)
+        return deploy_target(
+            self.store, target, pipeline, role=role, aws=self.aws, now=now, by=by, tell=tell
+        )
 
     def observe(self, target: Target, *, pipeline: str = PIPELINE) -> Deployed | None:
         return observe_target(self.store, target, pipeline, role=None, aws=self.aws)

@@ -30,7 +30,7 @@ pipelines:
 
 
 class Queues:
-    """A FIFO queue per kind, and a pipelines file in the bucket."""
+    """A FIFO queue per kind, the watcher's queue, and a pipelines file in the bucket."""
 
     def __init__(self, cloud: Cloud, text: str = PIPELINES) -> None:
         self.cloud = cloud
@@ -43,6 +43,7 @@ class Queues:
             )["QueueUrl"]
             for kind in KINDS
         }
+        self.looks: str = self._sqs.create_queue(QueueName="watch")["QueueUrl"]
         cloud.store.put_pipelines_text(text)
 
     def take(self, kind: str) -> list[Any]:

@@ -221,16 +221,6 @@ def test_a_crash_after_the_import_that_replaces_makes_no_third(cloud: Cloud) -> 
     assert (held.resource, held.replaced) == (new, old)
 
 
-def test_going_back_to_the_old_key_type_goes_back_to_the_old_import(cloud: Cloud) -> None:
-    for key_type in (KeyType.ECDSA_P256, KeyType.RSA_2048, KeyType.ECDSA_P256):
-        current = cloud.publish(key_type=key_type)
-        cloud.deploy(TARGET)
-    assert len(arns(cloud)) == 2
-    there = cloud.observe(TARGET)
-    assert there is not None
-    assert there.fingerprint == current.fingerprint
-
-
 @pytest.mark.parametrize(
     "richer",
     [
@@ -262,13 +252,6 @@ def test_what_aws_lets_go_is_reimported(cloud: Cloud, richer: Bundle) -> None:
     assert (after.resource, after.replaced) == (held.resource, None)
 
 
-# Adopting
-
-
-def adopted(arn: str) -> Acm:
-    return Acm(region=REGION, certificate_arn=arn)
-
-
 def test_a_name_may_go_where_no_distribution_serves_it(cloud: Cloud) -> None:
     context = Context(pipeline=PIPELINE, owner=cloud.store.bucket, aws=cloud.aws)
     held = TARGET.deploy(make_bundle([*DOMAINS, "more.example.net"]), context)
@@ -277,13 +260,17 @@ def test_a_name_may_go_where_no_distribution_serves_it(cloud: Cloud) -> None:
     )
 
 
-def test_a_name_that_a_distribution_may_serve_is_not_taken_away(cloud: Cloud) -> None:
+def test_a_name_that_a_distribution_serves_is_not_taken_away(cloud: Cloud) -> None:
     target = Acm(region="us-east-1")
     context = Context(pipeline=PIPELINE, owner=cloud.store.bucket, aws=cloud.aws)
     both = make_bundle([*DOMAINS, "more.example.net"])
     held = target.deploy(both, context)
     resources.distribution(
-        "E2QWRUHEXAMPLE", DOMAINS, session=cloud.session, endpoint=cloud.endpoint, account=ACCOUNT
+        "E2QWRUHEXAMPLE",
+        [*DOMAINS, "more.example.net"],
+        session=cloud.session,
+        endpoint=cloud.endpoint,
+        account=ACCOUNT,
     )
     distribution = Cloudfront(distribution="E2QWRUHEXAMPLE")
     distribution.link(both.facts, replace(context, needs={target.address: held}))
@@ -296,6 +283,13 @@ def test_a_name_that_a_distribution_may_serve_is_not_taken_away(cloud: Cloud) ->
     adopted = Acm(region="us-east-1", certificate_arn=held.resource)
     with pytest.raises(TargetRefused, match=r"more\.example\.net would be lost, and .*E2QWRUHEX"):
         adopted.deploy(make_bundle(DOMAINS), context)
+
+
+# Adopting
+
+
+def adopted(arn: str) -> Acm:
+    return Acm(region=REGION, certificate_arn=arn)
 
 
 def test_an_import_is_adopted(cloud: Cloud) -> None:

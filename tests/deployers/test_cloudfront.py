@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from certrail.errors import AccessDenied, NotCovered, TargetMissing, TargetRefused
 from certrail.keys import KeyType
 from certrail.records import State
-from certrail.target import with_needs
+from certrail.target import Endpoint, with_needs
 from deployers.kinds.acm import Acm
 from deployers.kinds.cloudfront import MINIMUM_PROTOCOL, TRIES, Cloudfront
 from deployers.rollout import Action
@@ -217,8 +217,8 @@ def test_a_missing_permission_is_named(cloud: Cloud) -> None:
     make(cloud, *DOMAINS)
     cloud.publish()
     cloud.deploy(HOME)
-    cloud.refuse("GetDistributionConfig", "AccessDenied", "Not you.", 403)
-    with pytest.raises(AccessDenied, match="Allow cloudfront:GetDistributionConfig"):
+    cloud.refuse("GetDistribution", "AccessDenied", "Not you.", 403)
+    with pytest.raises(AccessDenied, match="Allow cloudfront:GetDistribution"):
         cloud.deploy(TARGET)
     assert cloud.recorded(TARGET).state is State.FAILED
 
@@ -233,3 +233,80 @@ def test_it_needs_an_import_in_us_east_1_of_its_account() -> None:
 def test_an_arn_is_not_an_id() -> None:
     with pytest.raises(ValidationError, match="write `E12ABC`"):
         Cloudfront(distribution="arn:aws:cloudfront::111111111111:distribution/E12ABC")
+
+
+# Where clients find it
+
+
+def endpoints(cloud: Cloud) -> tuple[Endpoint, ...]:
+    held = cloud.recorded(TARGET).held
+    assert held
+    return held.endpoints
+
+
+def test_clients_are_looked_at_under_the_distributions_own_name(cloud: Cloud) -> None:
+    make(cloud, *DOMAINS)
+    cloud.publish()
+    cloud.settle(TARGET)
+    (there,) = cloud.client("cloudfront").list_distributions()["DistributionList"]["Items"]
+    names = ("certrail-check.shop.example.com", "shop.example.com")
+    assert endpoints(cloud) == (Endpoint(there["DomainName"], 443, names),)
+
+
+@pytest.mark.parametrize(
+    ("aliases", "changes"), [((), {}), (DOMAINS, {"Enabled": False})], ids=["no alias", "disabled"]
+)
+def test_where_nobody_is_served_there_is_no_check(
+    cloud: Cloud, aliases: tuple[str, ...], changes: dict[str, Any]
+) -> None:
+    make(cloud, *aliases)
+    rewrite(cloud, **changes)
+    cloud.publish()
+    cloud.settle(TARGET)
+    assert endpoints(cloud) == ()
+    assert cloud.recorded(TARGET).check is None
+
+
+def test_it_takes_no_call_more(cloud: Cloud) -> None:
+    make(cloud, *DOMAINS)
+    cloud.publish()
+    cloud.settle(TARGET)
+    cloud.publish()
+    cloud.settle(HOME)
+    for _ in ("a renewal", "the daily check"):
+        with cloud.journal() as calls:
+            cloud.deploy(TARGET)
+        assert [call.action for call in calls] == ["cloudfront:GetDistribution"]
+
+
+def test_an_alias_more_is_a_new_look_and_no_write(cloud: Cloud) -> None:
+    make(cloud, "shop.example.com")
+    cloud.publish()
+    cloud.settle(TARGET)
+    rewrite(cloud, Aliases={"Quantity": 2, "Items": list(DOMAINS)})
+    later = NOW + timedelta(days=1)
+    with cloud.journal() as calls:
+        cloud.deploy(TARGET, now=later)
+    assert [call.action for call in calls if call.writes] == []
+    assert len(endpoints(cloud)[0].server_names) == 2
+    check = cloud.recorded(TARGET).check
+    assert check
+    assert check.next == later
+
+
+def test_a_reimport_takes_a_day_and_a_new_arn_an_hour(cloud: Cloud) -> None:
+    make(cloud, *DOMAINS)
+    cloud.publish()
+    cloud.settle(TARGET)
+    first = cloud.recorded(TARGET).check
+    cloud.publish()
+    cloud.settle(TARGET)
+    second = cloud.recorded(TARGET).check
+    cloud.publish(key_type=KeyType.RSA_2048)
+    cloud.settle(TARGET)
+    third = cloud.recorded(TARGET).check
+    assert [each.until - NOW for each in (first, second, third) if each] == [
+        timedelta(hours=1),
+        timedelta(hours=24),
+        timedelta(hours=1),
+    ]

@@ -11,9 +11,9 @@ import pytest
 
 from certrail.bundle import Bundle
 from certrail.errors import AccessDenied, AwsError, BundleBroken, Busy, CertrailError, Superseded
-from certrail.records import Record, State
+from certrail.records import Check, Record, State
 from certrail.store import Current, current_key, record_key
-from certrail.target import Context, Deployed
+from certrail.target import Context, Deployed, Endpoint
 from deployers.deploy import LEASE, RETRY_AFTER, Result, deploy_target
 from deployers.job import Role
 from deployers.kinds.acm import Acm
@@ -57,6 +57,8 @@ def test_the_record_tells_everything(cloud: Cloud) -> None:
     cloud.settle(target)
     home = cloud.recorded(HOME).held
     assert home is not None
+    (there,) = cloud.client("cloudfront").list_distributions()["DistributionList"]["Items"]
+    names = ("certrail-check.shop.example.com", "shop.example.com")
     assert cloud.recorded(target) == Record(
         pipeline=PIPELINE,
         address="cloudfront/E1",
@@ -67,7 +69,9 @@ def test_the_record_tells_everything(cloud: Cloud) -> None:
         spec=target.spec,
         at=NOW,
         needs={"acm/us-east-1": home.resource},
-        held=home,
+        held=replace(home, endpoints=(Endpoint(there["DomainName"], 443, names),)),
+        # A new ARN: AWS's time for that is an hour.
+        check=Check(until=NOW + timedelta(hours=1), next=NOW),
     )
 
 
@@ -249,9 +253,10 @@ def test_a_role_that_may_not_be_assumed_is_on_the_record(cloud: Cloud) -> None:
 def test_a_role_that_was_taken_away_is_on_the_record(cloud: Cloud) -> None:
     cloud.publish()
     target = Acm(region="us-east-1", account="edge")
-    allow = {"Effect": "Allow", "Action": sorted(target.permissions), "Resource": "*"}
+    allow = {"Effect": "Allow", "Action": sorted(target.permissions()), "Resource": "*"}
     role = cloud.role("222222222222", [allow])
     cloud.deploy(target, role=role)
+    cloud.start_again()
     for _ in range(2):  # to look, and to deploy
         cloud.refuse("AssumeRole", "AccessDenied", "Not you any more.", 403)
     with pytest.raises(AwsError, match="sts:AssumeRole"):
@@ -262,10 +267,24 @@ def test_a_role_that_was_taken_away_is_on_the_record(cloud: Cloud) -> None:
     assert record.held is not None
 
 
+def test_a_role_is_assumed_once_an_hour_and_again_where_it_was_made_anew(cloud: Cloud) -> None:
+    cloud.publish()
+    target = Acm(region="us-east-1", account="edge")
+    allow = {"Effect": "Allow", "Action": sorted(target.permissions()), "Resource": "*"}
+    role = cloud.role("222222222222", [allow])
+    for _ in range(3):
+        cloud.deploy(target, role=role)
+    assert [call.action for call in cloud.calls].count("sts:AssumeRole") == 1
+    cloud.refuse("DescribeCertificate", "InvalidClientTokenId", "Not any more.", 403)
+    cloud.deploy(target, role=role)
+    cloud.deploy(target, role=role)
+    assert [call.action for call in cloud.calls].count("sts:AssumeRole") == 2
+
+
 def test_another_account_holds_its_own(cloud: Cloud) -> None:
     cloud.publish()
     target = Acm(region="us-east-1", account="edge")
-    allow = {"Effect": "Allow", "Action": sorted(target.permissions), "Resource": "*"}
+    allow = {"Effect": "Allow", "Action": sorted(target.permissions()), "Resource": "*"}
     cloud.deploy(target, role=cloud.role("222222222222", [allow]))
     held = cloud.recorded(target).held
     assert held is not None

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from certrail.errors import TargetMissing, TargetRefused
 from certrail.keys import KeyType
 from certrail.records import State
-from certrail.target import with_needs
+from certrail.target import Endpoint, with_needs
 from deployers.kinds.acm import Acm
 from deployers.kinds.listener import Listener
 from deployers.rollout import Action
@@ -140,9 +140,13 @@ def test_the_default_stays_where_the_file_no_longer_asks_for_it(cloud: Cloud) ->
     cloud.publish()
     cloud.settle(AS_DEFAULT)
     old = home_arn(cloud)
+    cloud.publish()
+    assert cloud.settle(IN_LIST) == {}
+    assert held(cloud) == (old, [old])
+    # It is ours, and would end where it is: with the import it goes.
     cloud.publish(key_type=KeyType.RSA_2048)
     assert cloud.settle(IN_LIST) == {}
-    assert held(cloud) == (old, [old, home_arn(cloud)])
+    assert held(cloud) == (home_arn(cloud), [home_arn(cloud)])
 
 
 def test_two_pipelines_share_a_listener(cloud: Cloud) -> None:
@@ -259,3 +263,75 @@ def test_what_its_arn_says() -> None:
 def test_what_is_no_listener(arn: str) -> None:
     with pytest.raises(ValidationError, match="not the ARN of a listener"):
         Listener(listener=arn)
+
+
+# Where clients find it
+
+
+def endpoints(cloud: Cloud, target: Listener) -> tuple[Endpoint, ...]:
+    held = cloud.recorded(target).held
+    assert held
+    return held.endpoints
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        (IN_LIST, ("shop.example.com", "certrail-check.shop.example.com")),
+        # The default is for clients that ask for no name.
+        (AS_DEFAULT, ("shop.example.com", "certrail-check.shop.example.com", "")),
+    ],
+)
+def test_clients_are_looked_at_where_the_load_balancer_is(
+    cloud: Cloud, target: Listener, names: tuple[str, ...]
+) -> None:
+    make(cloud)
+    cloud.publish()
+    cloud.settle(target)
+    (balancer,) = cloud.client("elbv2").describe_load_balancers()["LoadBalancers"]
+    assert endpoints(cloud, target) == (Endpoint(balancer["DNSName"], 443, names),)
+
+
+@pytest.mark.parametrize(
+    ("target", "more"),
+    [(IN_LIST, {"internal": True}), (Listener(listener=ALB, verify=False), {})],
+)
+def test_where_nobody_can_look_there_is_no_check(
+    cloud: Cloud, target: Listener, more: dict[str, Any]
+) -> None:
+    make(cloud, **more)
+    cloud.publish()
+    cloud.settle(target)
+    assert endpoints(cloud, target) == ()
+    assert cloud.recorded(target).check is None
+
+
+def test_to_know_where_takes_two_calls_once_and_then_one(cloud: Cloud) -> None:
+    make(cloud)
+    cloud.publish()
+    cloud.settle(HOME)
+    with cloud.journal() as first:
+        cloud.deploy(AS_DEFAULT)
+    cloud.publish()
+    cloud.settle(HOME)
+    with cloud.journal() as renewal:
+        cloud.deploy(AS_DEFAULT)
+    with cloud.journal() as daily:
+        cloud.deploy(AS_DEFAULT)
+    with cloud.journal() as plan:
+        cloud.observe(AS_DEFAULT)
+    reads = {
+        name: [call.action.removeprefix("elasticloadbalancing:Describe") for call in calls]
+        for name, calls in {"renewal": renewal, "daily": daily, "plan": plan}.items()
+    }
+    assert reads == {
+        "renewal": ["ListenerCertificates", "Listeners"],
+        "daily": ["ListenerCertificates", "Listeners"],
+        "plan": ["ListenerCertificates"],
+    }
+    assert [call.action for call in first].count("elasticloadbalancing:DescribeLoadBalancers") == 1
+
+
+def test_verify_is_no_reason_to_deploy_where_the_file_says_nothing() -> None:
+    assert Listener(listener=ALB).spec == Listener(listener=ALB, verify=True).spec
+    assert Listener(listener=ALB).spec != Listener(listener=ALB, verify=False).spec

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrail.keys import KeyType
-from certrail.records import Record, State
+from certrail.records import Check, Record, State
 from certrail.store import Current, Issued
 from certrail.target import Deployed, Target, with_needs
 from deployers.deploy import LEASE
@@ -19,7 +19,7 @@ from deployers.kinds.acm import Acm
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
-from deployers.rollout import Action, Step, plan
+from deployers.rollout import HOLDS, Action, Gates, Step, plan
 from tests.certrail.bundles import NOW, make_bundle
 from tests.deployers.contract.worlds import ALB
 
@@ -161,6 +161,56 @@ def test_reconciling_looks_at_everything_and_tries_again() -> None:
     assert [step.action for step in steps] == [Action.CHECK, Action.CHECK, Action.RETRY]
 
 
+# Waves
+
+CANARY = SECRET.model_copy(update={"name": "tls/canary", "wave": "canary"})
+
+
+@pytest.mark.parametrize(
+    ("gates", "closed"),
+    [
+        (Gates({CANARY.address: 0, SECRET.address: 1}, ["canary", "rest"]), [SECRET]),
+        (Gates({CANARY.address: 0, SECRET.address: 1}, ["canary", "rest"], 1), []),
+        (
+            Gates({CANARY.address: 0, SECRET.address: 1}, ["canary", "rest"], begun=False),
+            [CANARY, SECRET],
+        ),
+        (
+            Gates({CANARY.address: 0, SECRET.address: 1}, ["canary", "rest"], 1, begun=False),
+            [SECRET],
+        ),
+        (
+            Gates({CANARY.address: 0, SECRET.address: 1}, ["canary", "rest"], stopped="no"),
+            [CANARY, SECRET],
+        ),
+    ],
+)
+def test_a_gate_keeps_a_new_bundle_back_and_nothing_else(
+    gates: Gates, closed: list[Target]
+) -> None:
+    old = records(record(CANARY), record(SECRET))
+    steps = plan([CANARY, SECRET], current(2), old, NOW, gates=gates)
+    assert [step.target for step in steps if step.action is Action.WAIT] == closed
+    # What has the bundle is looked after whatever the gate says.
+    steps = plan([CANARY, SECRET], current(1), old, NOW, gates=gates, reconcile=True)
+    assert {step.action for step in steps} == {Action.CHECK}
+
+
+def test_what_is_not_served_holds_the_bundle_all_the_same() -> None:
+    """It is not deployed again every day, and what needs it may go on."""
+    check = Check(NOW, NOW, saw="another", failed=True)
+    away = replace(record(SECRET), state=State.FAILED, error="not served", check=check)
+    (step,) = plan([SECRET], current(1), records(away), NOW)
+    assert (step.action, step.reason) == (Action.FAILED, "not served")
+    (step,) = plan([SECRET], current(1), records(away), NOW, reconcile=True)
+    assert step.action is Action.CHECK
+    (step,) = plan([SECRET], current(2), records(away), NOW)
+    assert step.action is Action.UPDATE
+    home = replace(record(HOME), state=State.FAILED, error="not served", check=check)
+    steps = plan([EDGE], current(1), records(home), NOW)
+    assert only(steps, EDGE).action is Action.CREATE
+
+
 # Any state
 
 STATES = st.sampled_from(State)
@@ -178,7 +228,7 @@ def any_record(draw: st.DrawFn, target: Target) -> Record | None:
         made,
         spec=draw(st.sampled_from([made.spec, "other"])),
         needs=draw(st.sampled_from([made.needs, {}, dict.fromkeys(made.needs, "arn:old")])),
-        held=made.held if state is State.DEPLOYED else draw(st.sampled_from([None, made.held])),
+        held=made.held if state in HOLDS else draw(st.sampled_from([None, made.held])),
         until=NOW + draw(soon) if state is State.DEPLOYING else None,
         attempts=draw(st.integers(0, 9)),
         next_attempt=draw(st.none() | soon.map(lambda delay: NOW + delay)),
@@ -203,7 +253,7 @@ def test_nothing_is_ready_before_what_it_needs(
         assert not (mine and mine.state is State.DEPLOYING and mine.until and mine.until > NOW)
         for need in step.target.needs:
             held = there[need.address]
-            assert (held.state, held.generation) == (State.DEPLOYED, generation)
+            assert (held.state in HOLDS, held.generation) == (True, generation)
             assert step.needs[need.address] == f"arn:{need.address}"
 
 

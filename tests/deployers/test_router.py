@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 import pytest
 
-from certrail.errors import AwsError, PipelinesInvalid, StateError
-from certrail.records import State
-from certrail.store import CONFIG_KEY, Current, current_key, record_key
+from certrail.errors import AwsError, CertrailError, PipelinesInvalid, StateError
+from certrail.records import Rollout, State
+from certrail.store import CONFIG_KEY, Current, current_key, record_key, rollout_key
 from deployers import router
 from deployers.kinds.acm import Acm
 from deployers.kinds.all import KINDS
@@ -32,6 +32,7 @@ def queues(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, lambda_logs: None) -> 
     made = Queues(cloud)
     monkeypatch.setenv("CERTRAIL_BUCKET", cloud.store.bucket)
     monkeypatch.setenv("CERTRAIL_QUEUES", json.dumps(made.urls))
+    monkeypatch.setenv("CERTRAIL_WATCH_QUEUE", made.looks)
     return made
 
 
@@ -91,6 +92,8 @@ def test_a_job_is_whole(cloud: Cloud, queues: Queues) -> None:
         "target": {"type": "acm", "account": "edge", "region": "eu-central-1"},
         "account": {"role_arn": "arn:aws:iam::222222222222:role/certrail", "external_id": "abc"},
         "generation": 1,
+        "rotation": "in-place",
+        "added": False,
     }
     assert message["Attributes"]["MessageGroupId"] == "acm/edge:eu-central-1"
 
@@ -195,7 +198,9 @@ def test_what_a_queue_did_not_take_is_told(cloud: Cloud, queues: Queues) -> None
     cloud.publish(pipeline="mail", domains=["mail.example.com"])
     failed = {"Id": "0", "SenderFault": False, "Code": "InternalError", "Message": "Oh."}
     cloud.answer("SendMessageBatch", {"Successful": [], "Failed": [failed]})
-    failures = router.route(cloud.store, queues.urls, cloud.aws, None, NOW, reconcile=False)
+    failures = router.route(
+        cloud.store, queues.urls, queues.looks, cloud.aws, None, NOW, reconcile=False
+    )
     assert list(failures) == ["mail"]
     assert isinstance(failures["mail"], AwsError)
     assert failures["mail"].retryable
@@ -209,11 +214,88 @@ def test_more_targets_than_fit_a_batch(cloud: Cloud, queues: Queues) -> None:
     cloud.store.put_pipelines_text(text)
     cloud.publish()
     route(SHOP)
-    assert len(cloud.server.calls.of("sqs:SendMessageBatch")) == 4
+    # One of them to the watcher.
+    assert len(cloud.server.calls.of("sqs:SendMessageBatch")) == 5
     count = cloud.client("sqs").get_queue_attributes(
         QueueUrl=queues.urls["secretsmanager"], AttributeNames=["ApproximateNumberOfMessages"]
     )
     assert count["Attributes"]["ApproximateNumberOfMessages"] == "24"
+
+
+# Looks at what clients get
+
+
+def looks(cloud: Cloud, queues: Queues) -> list[str]:
+    """The pipelines that the watcher has messages for, each once; those with a delay not yet."""
+    taken = cloud.client("sqs").receive_message(QueueUrl=queues.looks, MaxNumberOfMessages=10)
+    return sorted({json.loads(each["Body"])["pipeline"] for each in taken.get("Messages", [])})
+
+
+def delays(cloud: Cloud, mark: int) -> dict[str, int]:
+    """In seconds, of the messages that were sent since, by pipeline."""
+    return {
+        json.loads(entry["MessageBody"])["pipeline"]: entry["DelaySeconds"]
+        for call in cloud.server.calls.of("sqs:SendMessageBatch", since=mark)
+        for entry in (call.params or {})["Entries"]
+        if "DelaySeconds" in entry
+    }
+
+
+def test_a_new_certificate_is_looked_at(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish()
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    route(SHOP)
+    assert looks(cloud, queues) == ["shop"]
+
+
+def test_before_the_first_certificate_there_is_nothing_to_look_at(
+    cloud: Cloud, queues: Queues
+) -> None:
+    router.handle({}, None)
+    assert looks(cloud, queues) == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "after_event", "hourly"),
+    [
+        (-timedelta(hours=3), 0, 0),
+        (timedelta(seconds=30), 30, 30),
+        (timedelta(minutes=15), 900, 900),
+        # Whoever looks at it within the hour writes down when, and that is an event.
+        (timedelta(minutes=40), None, 900),
+        (timedelta(hours=2), None, None),
+    ],
+)
+def test_a_look_comes_when_it_is_due(
+    cloud: Cloud,
+    queues: Queues,
+    ahead: timedelta,
+    after_event: int | None,
+    hourly: int | None,
+) -> None:
+    current = cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    waits = Rollout(
+        "mail", 1, current.fingerprint, NOW, began_at=NOW, served_at=NOW, next=NOW + ahead
+    )
+    # It bakes, and its one target is deployed.
+    cloud.store.put_pipelines_text(
+        PIPELINES.replace("- name: mail", "- name: mail\n    waves: [{name: all, bake: 9h}]")
+    )
+    cloud.settle(MAIL_SECRET, pipeline="mail")
+    cloud.store.write(rollout_key("mail"), waits, Rollout, None)
+    for names, expected in (({"mail"}, after_event), (None, hourly)):
+        mark = cloud.server.calls.mark()
+        router.route(cloud.store, queues.urls, queues.looks, cloud.aws, names, NOW, reconcile=False)
+        assert delays(cloud, mark).get("mail") == expected
+
+
+def test_a_queue_that_does_not_take_it_brings_the_events_back(cloud: Cloud, queues: Queues) -> None:
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    cloud.settle(MAIL_SECRET, pipeline="mail")
+    cloud.refuse("SendMessageBatch", "AccessDeniedException", status=403)
+    assert route(MAIL) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    assert route(MAIL) == {"batchItemFailures": []}
+    assert looks(cloud, queues) == ["mail"]
 
 
 # Router and deployers together
@@ -280,11 +362,15 @@ def test_a_failure_that_may_pass_gets_a_new_job_when_it_is_time(
         cloud.refuse("CreateSecret", "InternalServiceError", status=500)
     with pytest.raises(AwsError):
         cloud.deploy(MAIL_SECRET, pipeline="mail")
-    urls, aws = queues.urls, cloud.aws
-    assert router.route(cloud.store, urls, aws, None, NOW, reconcile=False) == {}
+
+    def route_at(now: datetime) -> dict[str, CertrailError]:
+        return router.route(
+            cloud.store, queues.urls, queues.looks, cloud.aws, None, now, reconcile=False
+        )
+
+    assert route_at(NOW) == {}
     assert queues.jobs() == []
-    later = NOW + timedelta(minutes=1)
-    assert router.route(cloud.store, urls, aws, None, later, reconcile=False) == {}
+    assert route_at(NOW + timedelta(minutes=1)) == {}
     assert len(queues.jobs()) == 1
 
 

@@ -82,6 +82,7 @@ class World:
         return self.text(
             f"""
             - {{type: acm}}
+            - {{type: apigateway, domain_name: {self.domain}}}
             - {{type: cloudfront, distribution: {self.distribution}}}
             - {{type: listener, listener: '{self.listener}', default: true}}
             - {{type: secretsmanager, name: {self.secret}}}

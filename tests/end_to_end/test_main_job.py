@@ -9,7 +9,8 @@ from threading import Barrier
 import pytest
 
 from certrail.errors import Busy
-from certrail.store import Current
+from certrail.records import Found
+from certrail.store import Current, found_key
 from sandbox import resources
 from tests.end_to_end.conftest import World
 
@@ -21,8 +22,54 @@ def test_a_pushed_file_is_all_it_takes(world: World) -> None:
     world.furnish(text)
     world.push(text)
     assert set(world.held().values()) == {world.current.fingerprint}
+    status = world.status()
+    assert status.state == "served"
+    assert {target.address.partition("/")[0]: target.state for target in status.targets} == {
+        "acm": "deployed",
+        "apigateway": "served",
+        "cloudfront": "served",
+        "listener": "served",
+        "secretsmanager": "deployed",
+    }
+    assert not status.failed
+    assert world.sandbox.functions.failures == []
+
+
+def test_a_pushed_selection_finds_its_targets(world: World) -> None:
+    listener = world.listener
+    resources.listener(
+        listener,
+        names=[world.domain],
+        session=world.sandbox.session(),
+        endpoint=world.sandbox.endpoint,
+    )
+    resources.distribution(
+        world.distribution,
+        [world.domain],
+        session=world.sandbox.session(),
+        endpoint=world.sandbox.endpoint,
+    )
+    text = world.text("- {type: listener, covers: true}\n- {type: cloudfront, covers: true}")
+    world.furnish(text)
+    world.push(text)
+    assert world.held() == dict.fromkeys(
+        [
+            "acm/eu-central-1",
+            f"listener/{listener.partition(':listener/')[2]}",
+            "acm/us-east-1",
+            f"cloudfront/{world.distribution}",
+        ],
+        world.current.fingerprint,
+    )
     assert not world.status().failed
     assert world.sandbox.functions.failures == []
+    # The next renewal goes there, too, and what was found is not written again.
+    found = world.store.read(found_key(world.name), Found)
+    renewed = world.renew()
+    world.sandbox.functions.invoke("Finder", {})
+    world.settle()
+    assert set(world.held().values()) == {renewed.fingerprint}
+    assert world.store.read(found_key(world.name), Found) == found
 
 
 @pytest.mark.parametrize("count", [1, 4])

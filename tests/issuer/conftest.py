@@ -12,13 +12,13 @@ from typing import Literal
 
 import pytest
 
+from certrail import nameservers
 from certrail.aws import Aws
 from certrail.keys import KeyType
 from certrail.pipelines.model import Issuer, Pipeline
 from certrail.store import Current, Store, current_key
 from issuer.account import Accounts
 from issuer.clock import Clock
-from issuer.dns import authoritative
 from issuer.dns.challenges import Dns
 from issuer.issue import issue
 from issuer.reissue import Asked
@@ -107,7 +107,7 @@ class World:
 
     @property
     def dns(self) -> Dns:
-        return Dns(self.aws, nameservers=[authoritative.Server(*self.sandbox.dns)])
+        return Dns(self.aws, nameservers=[nameservers.Server(*self.sandbox.dns)])
 
     def issue(
         self,

@@ -23,12 +23,12 @@ import requests
 
 from certrail.aws import Aws
 from certrail.keys import KeyType
+from certrail.nameservers import parse_servers
 from certrail.pipelines.authorities import AUTHORITIES
 from certrail.pipelines.model import Issuer, Pipeline
 from certrail.store import Current, Store
 from issuer.account import Accounts
 from issuer.clock import Clock
-from issuer.dns.authoritative import parse_servers
 from issuer.dns.challenges import Dns
 from issuer.issue import issue
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrail.errors import DeadlinePassed
-from issuer.clock import Backoff, Clock, retry_after
+from certrail.http import retry_after
+from issuer.clock import Backoff, Clock
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

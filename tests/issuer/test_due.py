@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from certrail.bundle import Facts
 from certrail.keys import KeyType
 from certrail.pipelines.model import Issuer, Pipeline
-from certrail.store import Current, Issued
+from certrail.store import Current, Issued, Rollback
+from issuer.dns import Token
 from issuer.due import Due, Why, due, waits, wanted
 from issuer.lease import Progress
 from issuer.reissue import Asked
@@ -167,3 +168,61 @@ def test_the_issuer_of_a_certificate_is_known_by_its_name() -> None:
     # One that was renamed since is known by its CA.
     renamed = replace(held, issued=replace(held.issued, issuer="gone"))
     assert why(pipeline, renamed) is None
+
+
+# After a rollback
+
+
+def rolled_back(at: datetime = NOW, **issued: object) -> Current:
+    """To a certificate that is long due, from one that was ordered as the file says."""
+    old = current(life=timedelta(days=90), age=timedelta(days=80))
+    asked = replace(old.issued, **issued)  # type: ignore[arg-type]
+    return replace(old, rollback=Rollback("cd" * 32, 2, "no", "the watcher", at, asked))
+
+
+def test_nothing_is_renewed_for_a_day_after_a_rollback() -> None:
+    back = rolled_back()
+    for hours in (0, 1, 23):
+        assert due(PIPELINE, back, NOW + timedelta(hours=hours)) is None
+    again = due(PIPELINE, back, NOW + timedelta(days=1))
+    assert again
+    assert again.why is Why.AGE
+
+
+def test_nor_for_more_than_half_of_what_is_left() -> None:
+    back = rolled_back()
+    left = back.facts.not_after - NOW
+    short = replace(back, facts=replace(back.facts, not_after=NOW + timedelta(hours=4)))
+    assert left > timedelta(days=2)
+    assert due(PIPELINE, short, NOW + timedelta(hours=1)) is None
+    assert due(PIPELINE, short, NOW + timedelta(hours=2))
+
+
+def test_what_is_asked_for_is_issued_at_once() -> None:
+    back = rolled_back()
+    now = NOW + timedelta(minutes=1)
+    asked = due(PIPELINE, back, now, asked=Asked(back.generation, "again", now))
+    assert asked
+    assert asked.why is Why.ASKED
+
+
+def test_a_file_that_was_changed_since_is_issued_at_once() -> None:
+    """The certificate that is current again was ordered for other names than the file has; what
+    counts is whether the file still is what the failed one was ordered for."""
+    names = ("other.example",)
+    back = rolled_back()
+    before = replace(back, issued=replace(back.issued, domains=names))
+    assert due(PIPELINE, before, NOW) is None
+    changed = due(PIPELINE, rolled_back(domains=names), NOW)
+    assert changed
+    assert changed.why is Why.CHANGED
+    late = due(PIPELINE, before, NOW + timedelta(days=1))
+    assert late
+    assert late.why is Why.CHANGED
+
+
+def test_records_that_a_run_left_are_removed_all_the_same() -> None:
+    progress = Progress("", records=(Token("_acme-challenge.shop.example", "abc"),))
+    left = due(PIPELINE, rolled_back(), NOW, progress=progress)
+    assert left
+    assert left.why is Why.RECORDS

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from certrail.bundle import short
 from certrail.errors import FailedTogether, StateError
 from certrail.keys import KeyType
 from certrail.store import REISSUE_KEY, Issued, order_key
@@ -244,6 +245,7 @@ def test_what_may_pass(
     assert event["pipeline"] == name
     assert event["error"] == progress.error
     assert event["retryable"] is True
+    assert event["summary"].startswith(f"{name}: no certificate (next attempt ")
     # Early, it is held back again, and nothing else is done.
     before = sandbox.server.calls.mark()
     assert not functions.work(message)
@@ -335,6 +337,11 @@ def test_what_is_told_of_a_certificate(
     assert event["fingerprint"] == current.fingerprint
     assert event["generation"] == 1
     assert event["notAfter"] == current.facts.not_after.isoformat()
+    assert event["bucket"] == functions.world.store.bucket
+    assert event["summary"] == (
+        f"shop: ca issued {short(current.fingerprint)} for {', '.join(current.facts.domains)}, "
+        f"valid until {current.facts.not_after:%Y-%m-%d}"
+    )
     capsys.readouterr()
     functions.schedule()
     (line,) = metrics(capsys, "DaysLeft")
@@ -380,6 +387,7 @@ def test_a_certificate_past_its_window_is_told_once(
     assert event["pipeline"] == "shop"
     assert event["windowEnd"] == end.isoformat()
     assert event["reason"] == "the zone is gone"
+    assert event["summary"].endswith(": the zone is gone")
 
 
 def test_a_wish_wakes_and_is_answered_once(functions: Functions) -> None:

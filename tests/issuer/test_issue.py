@@ -114,8 +114,8 @@ def test_two_first_runs_at_once(world: World) -> None:
     (other,) = [each for each in ended if each is not current]
     assert other is None or isinstance(other, Busy)
     assert world.store.current("shop") == current
-    # Four files, the pointer, and the key that the order's was.
-    assert len(list(world.store.keys("certificates/shop/"))) == 6
+    # Four files, as what they were published, the pointer, and the key that the order's was.
+    assert len(list(world.store.keys("certificates/shop/"))) == 7
 
 
 def test_first_runs_of_two_pipelines_make_one_account(world: World) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from certrail.bundle import Bundle
+from certrail.grants import Grant, Scope
 from certrail.keys import KeyType
 from certrail.pipelines import Pipelines
 from certrail.target import Context, Deployed, Region, Target, Wrong, place
 
 
 class Nowhere(Target):
-    permissions = frozenset()
+    @classmethod
+    def grants(
+        cls, scope: Scope, targets: Sequence[Self] = (), everywhere: Sequence[str] = ()
+    ) -> Sequence[Grant]:
+        return ()
 
     def observe(self, context: Context) -> Deployed | None:
         return context.held

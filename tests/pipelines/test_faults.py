@@ -169,7 +169,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, list[str]]] = {
         SHOP + "    colour: red\n",
         [
             "5: unknown key `colour` in pipeline `a` → remove it; the keys left are `issuer`, "
-            "`key_type`, `profile`, `renew_before`, `targets`"
+            "`key_type`, `profile`, `renew_before`, `rotation`, `waves`, `targets`"
         ],
     ),
     "a misspelt key that is needed": (
@@ -396,7 +396,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, list[str]]] = {
             "12: `default` is the text `perhaps`, where `true` or `false` is needed → write `true` "
             "or `false`",
             "13: unknown key `copies` in target `edge` → remove it; the keys left are `account`, "
-            "`key_type`",
+            "`key_type`, `wave`",
             f'16: `cost` is the number `7`, {TEXT_NEEDED} → put it in quotes: "7"',
         ],
     ),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from certrail.errors import PipelinesInvalid
-from certrail.pipelines import Pipelines, load
+from certrail.pipelines import Opaque, Pipelines, load
+from cli.reference import schema
 from deployers.kinds.all import AnyTarget
 
 ALB = (
     "arn:aws:elasticloadbalancing:eu-central-1:111111111111:"
     "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
 )
+IMPORT = "arn:aws:acm:eu-central-1:111111111111:certificate/12345678-1234-1234-1234-123456789012"
 NLB = ALB.replace("/app/", "/net/")
 # The first target of the first pipeline is on line 6.
 FIRST = """\
@@ -21,6 +27,7 @@ pipelines:
   - name: shop
     domains: [shop.example.com]
 """
+EDGE = "accounts: {edge: {role_arn: 'arn:aws:iam::222222222222:role/certrail'}}\npipelines:"
 SECOND = "  - name: other\n    domains: [other.example.com]\n"
 SERVED = "set this pipeline's `key_type` to one of `ecdsa-p256`, "
 TAKEN = "two certificates cannot be in the same place: choose one"
@@ -69,7 +76,7 @@ WRONG_FILES = {
         FIRST + targets("{type: cloudfront, distribution: E12ABC, region: us-east-1}"),
         [
             "7: unknown key `region` in target `cloudfront` → remove it; the keys left are "
-            "`account`, `key_type`"
+            "`account`, `key_type`, `wave`, `verify`"
         ],
     ),
     "keys that CloudFront cannot serve": (
@@ -97,6 +104,22 @@ WRONG_FILES = {
             "`ecdsa-p384`, `rsa-2048`, `rsa-3072`"
         ],
     ),
+    "keys that API Gateway cannot serve": (
+        FIRST
+        + "    key_type: ecdsa-p384\n"
+        + targets("{type: apigateway, domain_name: api.example.com}"),
+        [
+            "8: `apigateway/eu-central-1/api.example.com` cannot serve a key of type `ecdsa-p384` "
+            "→ set this pipeline's `key_type` to one of `ecdsa-p256`, `rsa-2048`"
+        ],
+    ),
+    "an import that is never left, and is to be": (
+        FIRST + "    rotation: replace\n" + targets(f"{{type: acm, certificate_arn: '{IMPORT}'}}"),
+        [
+            "8: `acm/eu-central-1` names a resource of yours, which is never left for another → "
+            "remove `certificate_arn`, or the pipeline's `rotation: replace`"
+        ],
+    ),
     "places that two pipelines want": (
         FIRST
         + targets(
@@ -120,6 +143,155 @@ WRONG_FILES = {
             f"{TAKEN}",
         ],
     ),
+    "what is no target at all": (
+        FIRST + targets("", "[]", "shop"),
+        [
+            "7: target 1 is left empty, where a mapping of keys and values is needed → give it a "
+            "value, or remove the key",
+            "8: target 2 is a list, where a mapping of keys and values is needed → write a mapping "
+            "of keys and values",
+            "9: target 3 is the text `shop`, where a mapping of keys and values is needed → write "
+            "`key: value`, one to a line",
+        ],
+    ),
+    "select and covers": (
+        FIRST
+        + targets(
+            "{type: cloudfront, select: '[*]', covers: true}",
+            "{type: listener, covers: false}",
+        ),
+        [
+            "7: there are `select` and `covers` → remove one of the two",
+            "8: nothing is selected → set `covers: true`, or give `select`",
+        ],
+    ),
+    "a selection with an address": (
+        FIRST + targets("{type: cloudfront, covers: true, distribution: E12ABC}"),
+        [
+            "7: unknown key `distribution` in selection `cloudfront` → remove it; the keys left "
+            "are `select`, `accounts`, `limit`, `key_type`, `wave`, `verify`"
+        ],
+    ),
+    "a selection with the keys of a target": (
+        FIRST
+        + targets(
+            "{type: cloudfront, covers: true, account: edge}",
+            "{type: listener, covers: true, region: eu-west-1}",
+        ),
+        [
+            "7: unknown key `account` in selection `cloudfront` → did you mean `accounts`?",
+            "8: unknown key `region` in selection `listener` → did you mean `regions`?",
+        ],
+    ),
+    "kinds that are not found": (
+        FIRST + targets("{type: acm, covers: true}", "{type: secretsmanager, covers: true}"),
+        [
+            "7: unknown key `covers` in selection `acm` → remove it; the keys left are `account`, "
+            "`key_type`, `wave`, `region`, `certificate_arn`, `tags`",
+            "8: selection `secretsmanager` has no `select` → add `select: [?Tags.tls == 'shop']`",
+            "8: unknown key `covers` in selection `secretsmanager` → remove it; the keys left are "
+            "`select`, `accounts`, `limit`, `key_type`, `wave`, `regions`, `kms_key`, "
+            "`replica_regions`, `shape`, `tags`",
+        ],
+    ),
+    "accounts that are not there": (
+        FIRST.replace("pipelines:", EDGE)
+        + targets(
+            "{type: cloudfront, covers: true, accounts: [self, edgy]}",
+            "{type: listener, covers: true, accounts: []}",
+        ),
+        [
+            "8: there is no account `edgy` → did you mean `edge`?",
+            '9: `accounts` is empty → for example `["self", "edge"]`',
+        ],
+    ),
+    "an account with a name that is taken": (
+        FIRST.replace("pipelines:", EDGE.replace("edge", "self")) + targets("{type: acm}"),
+        ["3: `self` is the account certrail runs in → choose another name for it"],
+    ),
+    "limits": (
+        FIRST
+        + targets(
+            "{type: cloudfront, covers: true, limit: 0}",
+            "{type: listener, covers: true, limit: many}",
+        ),
+        [
+            "7: `limit` should be greater than or equal to 1",
+            "8: `limit` is the text `many`, where a whole number is needed → write a whole number",
+        ],
+    ),
+    "expressions": (
+        FIRST
+        + targets(
+            "{type: cloudfront, select: \"[?Tags.team = 'shop']\"}",
+            '{type: cloudfront, select: "DistributionList.Items[*]"}',
+            "{type: listener, select: \"[?contains(Tags.team, 'shop')]\"}",
+            '{type: secretsmanager, select: "length(@)"}',
+            '{type: listener, select: ""}',
+        ),
+        [
+            "7: `[?Tags.team = 'shop']` cannot be applied to a list of distributions (Bad jmespath "
+            "expression: Unknown token '=') → it looks like `[?Tags.team == 'shop']`",
+            "8: `DistributionList.Items[*]` makes no list → it is given a list, and looks like "
+            "`[?Tags.team == 'shop']`",
+            "9: `[?contains(Tags.team, 'shop')]` cannot be applied to a list of listeners (In "
+            "function contains(), invalid type for value: None, expected one of: ['array', "
+            "'string'], received: \"null\") → an item may lack what it looks at: `Tags.team || "
+            "''` stands for that",
+            "10: `length(@)` makes no list → it is given a list, and looks like "
+            "`[?Tags.team == 'shop']`",
+            "11: `` cannot be applied to a list of listeners (Invalid JMESPath expression: cannot "
+            "be empty.) → it looks like `[?Tags.team == 'shop']`",
+        ],
+    ),
+    "a default that is found out": (
+        FIRST + targets("{type: listener, covers: true, default: true}"),
+        ["7: with `covers`, `default` is found out for each listener → remove `default`"],
+    ),
+    "the same twice": (
+        FIRST
+        + targets(
+            "{type: listener, covers: true}",
+            "{type: listener, covers: true, limit: 9}",
+            "{type: listener, covers: true, regions: eu-west-1}",
+        ),
+        ["8: this selection is on line 7 already → remove one"],
+    ),
+    "waves": (
+        FIRST
+        + "    waves: [{name: canary}, {name: rest}]\n"
+        + targets(
+            "{type: listener, covers: true, wave: canari}",
+            "{type: cloudfront, distribution: E12ABC, wave: canary}",
+            "{type: cloudfront, covers: true}",
+        ),
+        [
+            "8: there is no wave `canari` → did you mean `canary`?",
+            "10: `cloudfront `covers`` in wave `rest` and `cloudfront/E12ABC` in wave `canary` use "
+            "the same import, `acm/us-east-1`, whose content changes for both at once → set "
+            "`rotation: replace` for the pipeline, or put both into one wave",
+        ],
+    ),
+    "a key that no distribution serves": (
+        FIRST + "    key_type: rsa-4096\n" + targets("{type: cloudfront, covers: true}"),
+        [
+            "8: `cloudfront `covers`` cannot serve a key of type `rsa-4096` → "
+            + SERVED
+            + "`rsa-2048`, `rsa-3072`"
+        ],
+    ),
+    "no region to look in": (
+        FIRST.replace("defaults: {region: eu-central-1}\n", "")
+        + targets("{type: listener, covers: true}"),
+        [
+            '6: selection `listener` has no `regions` → add `regions: ["eu-central-1"]`, or set '
+            "`defaults.region`"
+        ],
+    ),
+    "a region that is none": (
+        FIRST + targets("{type: listener, covers: true, regions: [eu-central-1a]}"),
+        ["7: `eu-central-1a` is not a region → did you mean `eu-central-1`?"],
+    ),
 }
 
 
@@ -141,3 +313,49 @@ def test_two_pipelines_may_share_a_listener() -> None:
         + targets(f"{{type: listener, listener: '{ALB}'}}")
     )
     assert load(text, "pipelines.yaml", Pipelines[AnyTarget]).pipelines
+
+
+def test_selections_of_each_kind() -> None:
+    text = (
+        FIRST.replace("pipelines:", EDGE)
+        + "    key_type: [ecdsa-p256, rsa-2048]\n"
+        + targets(
+            "{type: acm}",
+            "{type: cloudfront, covers: true, accounts: edge, limit: 100}",
+            "{type: listener, covers: true, regions: [eu-central-1, us-east-1]}",
+            "{type: listener, covers: true, key_type: rsa-2048, accounts: [self, edge]}",
+            "{type: secretsmanager, select: '[*].Name', shape: '{crt: fullchain}'}",
+        )
+    )
+    ecdsa, rsa = load(text, "pipelines.yaml", Pipelines[AnyTarget]).pipelines
+    assert [target.address for target in ecdsa.targets] == ["acm/eu-central-1"]
+    assert [str(selection) for selection in ecdsa.selections] == [
+        "cloudfront `covers`",
+        "listener `covers`",
+        "secretsmanager `[*].Name`",
+    ]
+    assert [[str(at) for at in each.locations] for each in ecdsa.selections] == [
+        ["edge, us-east-1"],
+        ["self, eu-central-1", "self, us-east-1"],
+        ["self, eu-central-1"],
+    ]
+    assert rsa.targets == ()
+    (both,) = rsa.selections
+    assert [str(at) for at in both.locations] == ["self, eu-central-1", "edge, eu-central-1"]
+    schema_of_the_file = Draft202012Validator(json.loads(schema(Pipelines[AnyTarget])))
+    assert not list(schema_of_the_file.iter_errors(yaml.safe_load(text)))
+    for right, wrong in {
+        "limit: 100": "limit: 0",
+        "select: '[*].Name'": "covers: true",
+        "covers: true, accounts: edge": "distribution: E1, covers: true",
+        "regions: [": "region: [",
+    }.items():
+        assert right in text
+        changed = yaml.safe_load(text.replace(right, wrong))
+        assert list(schema_of_the_file.iter_errors(changed)), wrong
+
+
+def test_the_issuer_reads_a_file_with_selections() -> None:
+    text = FIRST + targets("{type: listener, covers: true}", "{type: mystery, select: 1}")
+    (pipeline,) = load(text, "pipelines.yaml", Pipelines[Opaque]).pipelines
+    assert (pipeline.domains, pipeline.selections) == (("shop.example.com",), ())

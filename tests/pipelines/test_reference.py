@@ -32,9 +32,10 @@ def test_every_part_of_the_file_has_its_table() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_has_its_page_with_its_table(kind: str) -> None:
+def test_every_kind_has_its_page_with_its_table_and_its_policy(kind: str) -> None:
     text = (ROOT / f"docs/targets/{kind}.md").read_text(encoding="utf-8")
     assert f"<!-- fields: {kind} -->\n\n| key |" in text
+    assert f"<!-- iam: {kind} -->\n\n```json" in text
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,6 +83,8 @@ def test_a_table() -> None:
         "runs in. |",
         "| `key_type` | `ecdsa-p256`, `ecdsa-p384`, `rsa-2048`, `rsa-3072`, `rsa-4096` |  | Which "
         "certificate, where the pipeline's `key_type` lists several; left out, the first. |",
+        "| `wave` | text |  | Wave of the pipeline's `waves` in which it gets a new certificate; "
+        "left out, the last. |",
         "| `site` | text, like `E1EXAMPLE` | *needed* | Id of the site. |",
         "| `default` | `true` or `false` | `false` | Whether it is the default one. |",
     ]

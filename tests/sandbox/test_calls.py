@@ -93,7 +93,7 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/some"
             "secretsmanager.describe_secret",
             {"SecretId": "a/b"},
             "secretsmanager:DescribeSecret",
-            f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:a/b-XXXXXX",
+            f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:a/b",
         ),
         (
             "sqs.get_queue_url",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import boto3
@@ -370,3 +371,42 @@ def test_a_zone_of_another_server(world: World) -> None:
         ):
             world.ask("www.here.example", "TXT")
     assert world.ask("www.here.example", "TXT") == ['"found"']
+
+
+# --- the services' own names ---
+
+WHERE = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener"
+ALB = f"{WHERE}/app/web/50dc6c495c0c9188/f2f7dc8efc522ab2"
+
+
+def test_a_load_balancer_has_an_address_in_each_zone(world: World) -> None:
+    resources.listener(ALB, dualstack=True, session=world.session, endpoint=world.server.endpoint)
+    elb = world.session.client("elbv2", endpoint_url=world.server.endpoint)
+    (balancer,) = elb.describe_load_balancers()["LoadBalancers"]
+    ipv4, ipv6 = (world.ask(balancer["DNSName"], kind) for kind in ("A", "AAAA"))
+    assert len(ipv4) == len(ipv6) == len(balancer["AvailabilityZones"]) == 2
+    assert world.ask(balancer["DNSName"].upper(), "A") == ipv4
+    assert all(ip_address(each) in ip_network("198.18.0.0/15") for each in ipv4)
+    assert all(ip_address(each) in ip_network("2001:db8::/32") for each in ipv6)
+
+
+def test_a_domain_that_points_to_a_distribution(world: World) -> None:
+    at: Any = {"session": world.session, "endpoint": world.server.endpoint}
+    resources.distribution("E1", ["www.example.com"], **at)
+    cloudfront = world.session.client("cloudfront", endpoint_url=world.server.endpoint)
+    host = cloudfront.get_distribution(Id="E1")["Distribution"]["DomainName"]
+    zone = world.zone("example.com")
+    world.put(zone, "www.example.com", "CNAME", host)
+    assert len(world.ask("www.example.com", "A")) == 2
+    assert len(world.ask("www.example.com", "AAAA")) == 1
+
+
+def test_a_service_knows_what_it_has_not_named(world: World) -> None:
+    resources.listener(ALB, session=world.session, endpoint=world.server.endpoint)
+    elb = world.session.client("elbv2", endpoint_url=world.server.endpoint)
+    host = elb.describe_load_balancers()["LoadBalancers"][0]["DNSName"]
+    answer = world.query(host, "AAAA")
+    assert (answer.rcode(), answer.answer) == (dns.rcode.NOERROR, [])
+    for name in (f"x{host}", "d111111abcdef8.cloudfront.net", "eu-central-1.elb.amazonaws.com"):
+        assert world.query(name, "A").rcode() == dns.rcode.NXDOMAIN
+    assert world.query("cloudfront.example", "A").rcode() == dns.rcode.REFUSED

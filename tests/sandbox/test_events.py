@@ -211,20 +211,84 @@ def test_what_a_target_does_not_take_goes_to_its_dead_letters(aws: Cloud, events
         (
             {
                 "InputTransformer": {
-                    "InputPathsMap": {"key": "$.detail.object.key", "size": "$.detail.object.size"},
-                    "InputTemplate": '{"key": <key>, "said": "<key> of <size>", "none": <none>}',
+                    "InputPathsMap": {
+                        "key": "$.detail.object.key",
+                        "size": "$.detail.object.size",
+                        "none": "$.detail.none",
+                        "bucket": "$.detail.bucket",
+                    },
+                    "InputTemplate": '{"key": <key>, "said": "<key> of <size>", "none": "<none>", '
+                    '"bucket": <bucket>, "of": "\\"<key>\\"", "rule": <aws.events.rule-name>}',
                 }
             },
-            '{"key": "a", "said": "a of 1", "none": <none>}',
+            '{"key": "a", "said": "a of 1", "none": "", "bucket": {"name": "BUCKET"}, '
+            '"of": "\\"a\\"", "rule": "RULE"}',
+        ),
+        (
+            {
+                "InputTransformer": {
+                    "InputPathsMap": {"key": "$.detail.object.key"},
+                    "InputTemplate": '"<key> was put"\n"by <aws.events.rule-name>"',
+                }
+            },
+            '"a was put"\n"by RULE"',
         ),
     ],
 )
 def test_a_target_gets_the_input_it_asks_for(
     place: Place, target: dict[str, Any], body: str
 ) -> None:
-    place.rule(**target)
+    rule = place.rule(**target)
     place.put()
-    assert place.received() == [body]
+    assert place.received() == [body.replace("BUCKET", place.bucket).replace("RULE", rule)]
+
+
+def test_what_an_input_transformer_breaks_is_not_delivered(aws: Cloud, events: Events) -> None:
+    """EventBridge escapes nothing of what it puts into the template."""
+    place, dead = Place(aws, events), Place(aws, events)
+    transformer = {"InputPathsMap": {"key": "$.detail.object.key"}, "InputTemplate": '"<key>"'}
+    place.rule(InputTransformer=transformer, DeadLetterConfig={"Arn": dead.arn})
+    for key in ('a "quoted" one', "back\\slash", "plain, with → and <angles>"):
+        place.put(key)
+    assert place.received() == ['"plain, with → and <angles>"']
+    assert dead.keys() == ['a "quoted" one', "back\\slash"]
+    assert "makes no JSON" in events.dropped[0][1]
+
+
+def test_a_topic_tells_its_subscribers(place: Place) -> None:
+    sns = place.aws.client("sns")
+    topic = sns.create_topic(Name=f"topic-{place.number}")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=place.arn)
+    rule = place.rule(Arn=topic)
+    # The policy of a new topic lets nobody in but its own account.
+    place.put("refused")
+    allowed = OPEN | {"Action": "sns:Publish"}
+    source = f"arn:aws:events:eu-central-1:123456789012:rule/{rule}"
+    for key, more in (
+        ("conditional", {"Condition": {"ArnEquals": {"aws:SourceArn": source}}}),
+        ("told", {}),
+    ):
+        policy = json.dumps({"Statement": [allowed | more]})
+        sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+        place.put(key)
+    (body,) = place.received()
+    message = json.loads(body)
+    assert message["TopicArn"] == topic
+    assert json.loads(message["Message"])["detail"]["object"]["key"] == "told"
+    assert [delivery.key for delivery, _ in place.events.dropped] == ["refused", "conditional"]
+    assert all(
+        "does not let events.amazonaws.com do sns:Publish" in why for _, why in place.events.dropped
+    )
+
+
+def test_a_topic_that_is_not_there(place: Place) -> None:
+    for number, region in enumerate(("eu-central-1", "us-east-1")):
+        arn = f"arn:aws:sns:{region}:123456789012:none"
+        place.rule(name=f"none-{number}-{place.number}", Arn=arn)
+    place.put()
+    reasons = [why for _, why in place.events.dropped]
+    assert "there is no topic" in reasons[0]
+    assert "in another region" in reasons[1]
 
 
 def test_own_events_reach_their_rules(place: Place) -> None:

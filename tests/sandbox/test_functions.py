@@ -253,6 +253,14 @@ def test_not_idle_says_what_goes_on(aws: Cloud, stack: Stack, functions: Functio
     functions.idle(20)
 
 
+def test_what_a_queue_delays_is_for_later(aws: Cloud, stack: Stack, functions: Functions) -> None:
+    aws.client("sqs").send_message(
+        QueueUrl=stack.resources["Jobs"], MessageBody='{"do": "nothing"}', DelaySeconds=900
+    )
+    functions.idle(20)
+    aws.client("sqs").purge_queue(QueueUrl=stack.resources["Jobs"])
+
+
 def test_a_changed_stack_starts_its_functions_afresh(
     aws: Cloud, stack: Stack, functions: Functions, tmp_path: Path
 ) -> None:

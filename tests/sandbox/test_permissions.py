@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from sandbox import permissions
+from sandbox import permissions, resources
 from sandbox.policies import Need, Unsupported, document, evaluate, matches
-from sandbox.resources import throwaway_certificate
 from tests.sandbox.aws import ACCOUNT, REGION, TRUSTS_LAMBDA, Aws, World, allow, deny, refused
 
 OTHER = "222222222222"
@@ -21,7 +20,7 @@ class Scene:
         where = {"LocationConstraint": REGION}
         admin("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration=where)
         admin("s3").put_object(Bucket="bucket", Key="dir/key", Body=b"")
-        certificate, key = throwaway_certificate(["example.com"])
+        certificate, key = resources.throwaway_certificate(["example.com"])
         self.imported = {"Certificate": certificate, "PrivateKey": key}
         self.certificate = admin("acm").import_certificate(**self.imported)["CertificateArn"]
         zone = admin("route53").create_hosted_zone(Name="example.com", CallerReference="1")
@@ -63,6 +62,7 @@ class Scene:
         parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/certrail"
         bus = f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default"
         event = {"Source": "a", "DetailType": "b", "Detail": "{}"}
+        domain = f"arn:aws:apigateway:{REGION}::/domainnames/a.b"
         metric = {"Namespace": "n", "MetricData": [{"MetricName": "m", "Value": 1.0}]}
         return {
             "acm.list_certificates": ("acm:ListCertificates", {}, "*"),
@@ -78,6 +78,19 @@ class Scene:
                 "cloudfront:GetDistribution",
                 {"Id": "E1"},
                 self.distribution,
+            ),
+            "apigateway.get_domain_name": ("apigateway:GET", {"domainName": "a.b"}, domain),
+            "apigateway.get_domain_names": ("apigateway:GET", {}, domain.rpartition("/")[0]),
+            "apigateway.update_domain_name": ("apigateway:PATCH", {"domainName": "a.b"}, domain),
+            "cloudwatch.describe_alarms": (
+                "cloudwatch:DescribeAlarms",
+                {"AlarmNames": ["one"]},
+                f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:*",
+            ),
+            "cloudwatch.set_alarm_state": (
+                "cloudwatch:SetAlarmState",
+                {"AlarmName": "one", "StateValue": "OK", "StateReason": "a test"},
+                f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:one",
             ),
             "cloudwatch.put_metric_data": ("cloudwatch:PutMetricData", metric, "*"),
             "elbv2.describe_listeners": ("elasticloadbalancing:DescribeListeners", {}, "*"),
@@ -213,7 +226,7 @@ def test_the_table(world: World) -> None:
 def test_the_words_of_a_refusal(world: World) -> None:
     aws = world.acting()
     who = f"arn:aws:sts::{ACCOUNT}:assumed-role/role-1/sandbox"
-    arn = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:s-"
+    arn = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:s because"
     action = "secretsmanager:GetSecretValue"
     text = f"User: {who} is not authorized to perform: {action} on resource: {arn}"
     with refused("AccessDeniedException", text, 400):
@@ -371,6 +384,50 @@ def test_tags_in_the_request_and_on_the_resource(world: World) -> None:
         acm.describe_certificate(CertificateArn=scene.certificate)
     world.admin("acm").add_tags_to_certificate(CertificateArn=scene.certificate, Tags=tags)
     acm.describe_certificate(CertificateArn=scene.certificate)
+    # What is gone has no tags: a condition on them hides that it is not there.
+    world.admin("acm").delete_certificate(CertificateArn=scene.certificate)
+    with refused("AccessDeniedException", "aws:ResourceTag/certrail"):
+        acm.describe_certificate(CertificateArn=scene.certificate)
+
+
+def test_a_certificate_is_new_or_ours(world: World) -> None:
+    """What `certrail iam` grants: an import is tagged by whoever makes it, and imported again by
+    nobody else."""
+    scene = Scene(world)
+    owner = "aws:{}Tag/certrail:owner".format
+    tags = [{"Key": "certrail:owner", "Value": "bucket"}, {"Key": "team", "Value": "web"}]
+    actions = ["acm:ImportCertificate", "acm:AddTagsToCertificate"]
+    acm = world.acting(
+        allow(actions, Condition={"StringEquals": {owner("Request"): "bucket"}}),
+        allow(actions, Condition={"StringEquals": {owner("Resource"): "bucket"}}),
+    )("acm")
+    ours = acm.import_certificate(**scene.imported, Tags=tags)["CertificateArn"]
+    acm.import_certificate(**scene.imported, CertificateArn=ours)
+    acm.add_tags_to_certificate(CertificateArn=ours, Tags=tags[1:])
+    with refused("AccessDeniedException"):
+        acm.import_certificate(**scene.imported, CertificateArn=scene.certificate)
+    with refused("AccessDeniedException"):
+        acm.import_certificate(**scene.imported, Tags=tags[1:])
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringEquals": {"acm:ResourceTag/certrail": "shop"}},
+        {"StringEquals": {"aws:ResourceTags/certrail": "shop"}},
+        {"ForAnyValue:StringLike": {"acm:DomainNames": "*"}},
+        {"Null": {"aws:SourceIp": "false"}},
+    ],
+)
+def test_a_key_that_aws_does_not_supply_never_holds(
+    world: World, condition: dict[str, Any]
+) -> None:
+    scene = Scene(world)
+    tags = [{"Key": "certrail", "Value": "shop"}]
+    world.admin("acm").add_tags_to_certificate(CertificateArn=scene.certificate, Tags=tags)
+    acm = world.acting(allow("acm:DescribeCertificate", Condition=condition))("acm")
+    with refused("AccessDeniedException"):
+        acm.describe_certificate(CertificateArn=scene.certificate)
 
 
 def test_a_secret_by_name(world: World) -> None:
@@ -387,6 +444,22 @@ def test_a_secret_by_name(world: World) -> None:
         secrets.create_secret(
             Name="tls/c", SecretString="1", AddReplicaRegions=[{"Region": "us-east-1"}]
         )
+
+
+def test_a_secret_that_is_not_there_has_no_suffix(world: World) -> None:
+    Scene(world)
+    arn = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:"
+    actions = ["secretsmanager:CreateSecret", "secretsmanager:DescribeSecret"]
+    half = world.acting(allow(actions, f"{arn}new-??????"))("secretsmanager")
+    with refused("AccessDeniedException", f"on resource: {arn}new "):
+        half.describe_secret(SecretId="new")
+    whole = world.acting(allow(actions, [f"{arn}new", f"{arn}new-??????"]))("secretsmanager")
+    with refused("ResourceNotFoundException"):
+        whole.describe_secret(SecretId="new")
+    half.create_secret(Name="new", SecretString="1")
+    half.describe_secret(SecretId="new")
+    with refused("AccessDeniedException"):
+        whole.describe_secret(SecretId="tls/shop")
 
 
 def test_who_may_not_list_does_not_learn_what_is_missing(world: World) -> None:
@@ -421,6 +494,24 @@ def test_to_compare_is_to_read(world: World) -> None:
 
 
 # --- keys, which other services use in the caller's name ---
+
+
+@pytest.mark.parametrize("edge", [False, True])
+def test_an_edge_optimized_domain_needs_cloudfront(world: World, edge: bool) -> None:
+    endpoint = world.server.endpoint
+    arn = resources.domain_name(
+        "a.b", region=REGION, edge=edge, session=world.admin.session, endpoint=endpoint
+    )
+    patch = [{"op": "replace", "path": "/securityPolicy", "value": "TLS_1_2"}]
+    change: Any = {"domainName": "a.b", "patchOperations": patch}
+    gateway = allow("apigateway:PATCH", arn)
+    if edge:
+        with refused("AccessDeniedException", "cloudfront:UpdateDistribution"):
+            world.acting(gateway)("apigateway").update_domain_name(**change)
+        distributions = allow("cloudfront:UpdateDistribution")
+        world.acting(gateway, distributions)("apigateway").update_domain_name(**change)
+    else:
+        world.acting(gateway)("apigateway").update_domain_name(**change)
 
 
 def test_an_encrypted_bucket_needs_its_key(world: World) -> None:
@@ -475,6 +566,76 @@ def test_a_secret_under_a_key_of_ones_own_needs_it(world: World) -> None:
     having = world.acting(allow("secretsmanager:*"), kms)("secretsmanager")
     having.put_secret_value(SecretId="sealed", SecretString="2")
     assert having.get_secret_value(SecretId="sealed")["SecretString"] == "2"
+
+
+def test_a_key_by_its_alias(world: World) -> None:
+    scene = Scene(world)
+    kms, secrets = world.admin("kms"), world.admin("secretsmanager")
+    kms.create_alias(AliasName="alias/own", TargetKeyId=scene.key)
+    other = kms.create_key()["KeyMetadata"]["Arn"]
+    named = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/own"}}
+    keys = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/*"
+    use = ["kms:GenerateDataKey", "kms:Decrypt", "kms:Encrypt"]
+    role = world.acting(allow("secretsmanager:*"), allow(use, keys, Condition=named))
+    for key in ("alias/own", scene.key):
+        role("secretsmanager").create_secret(Name=key[-8:], SecretString="1", KmsKeyId=key)
+    with refused("AccessDeniedException", f"kms:GenerateDataKey on resource: {other}"):
+        role("secretsmanager").create_secret(Name="sealed", SecretString="1", KmsKeyId=other)
+    # The alias itself is another resource.
+    aliases = f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/own"
+    by_alias = world.acting(allow("secretsmanager:*"), allow(use, aliases))("secretsmanager")
+    with refused("AccessDeniedException", scene.key):
+        by_alias.create_secret(Name="sealed", SecretString="1", KmsKeyId="alias/own")
+    # And a key's own policy knows none.
+    root = {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+    policy = {"Version": "2012-10-17"}
+    policy["Statement"] = [allow("kms:*", Principal=root, Condition=named)]  # type: ignore[assignment]
+    kms.put_key_policy(KeyId=scene.key, PolicyName="default", Policy=json.dumps(policy))
+    with refused("AccessDeniedException", "no resource-based policy"):
+        role("secretsmanager").create_secret(Name="sealed", SecretString="1", KmsKeyId="alias/own")
+    assert secrets.describe_secret(SecretId=scene.key[-8:])["KmsKeyId"] == scene.key
+
+
+def test_what_secrets_manager_asks_of_a_key(world: World) -> None:
+    scene = Scene(world)
+    token = "t" * 32
+    steps: list[tuple[str, dict[str, Any], set[str]]] = [
+        (
+            "create_secret",
+            {"Name": "s", "SecretString": "1", "KmsKeyId": scene.key},
+            {"GenerateDataKey", "Decrypt"},
+        ),
+        (
+            "put_secret_value",
+            {"SecretId": "s", "SecretString": "2", "ClientRequestToken": token},
+            {"GenerateDataKey"},
+        ),
+        (
+            "put_secret_value",
+            {"SecretId": "s", "SecretString": "2", "ClientRequestToken": token},
+            {"GenerateDataKey", "Decrypt"},
+        ),
+        (
+            "update_secret",
+            {"SecretId": "s", "KmsKeyId": scene.key},
+            {"GenerateDataKey", "Decrypt", "Encrypt"},
+        ),
+        (
+            "replicate_secret_to_regions",
+            {"SecretId": "s", "AddReplicaRegions": [{"Region": "us-east-1"}]},
+            {"Decrypt"},
+        ),
+        ("get_secret_value", {"SecretId": "s"}, {"Decrypt"}),
+        ("describe_secret", {"SecretId": "s"}, set()),
+        ("tag_resource", {"SecretId": "s", "Tags": [{"Key": "a", "Value": "b"}]}, set()),
+    ]
+    aws = world.acting(allow("*"))("secretsmanager")
+    for operation, params, asked in steps:
+        getattr(aws, operation)(**params)
+        decided = {each.action for each in world.server.calls.all()[-1].decisions}
+        assert {each for each in decided if each.startswith("kms:")} == {
+            f"kms:{action}" for action in asked
+        }, operation
 
 
 # --- what belongs to the resource ---

@@ -112,10 +112,11 @@ def test_accounts_are_apart(sandbox: Sandbox) -> None:
 
 def test_the_environment_makes_another_process_a_client(sandbox: Sandbox) -> None:
     program = (
-        "import boto3, os, requests\n"
+        "import boto3, os, requests, ssl\n"
         "print(boto3.client('sts').get_caller_identity()['Account'])\n"
         "print(boto3.Session().region_name)\n"
-        "requests.get(os.environ['DIRECTORY']).raise_for_status()"
+        "requests.get(os.environ['DIRECTORY']).raise_for_status()\n"
+        "print(len(ssl.create_default_context().get_ca_certs()))"
     )
     users = {"AWS_SESSION_TOKEN": "stale", "AWS_REGION": "us-west-2", "PATH": os.environ["PATH"]}
     environment = users | sandbox.environment | {"DIRECTORY": sandbox.directory}
@@ -127,8 +128,10 @@ def test_the_environment_makes_another_process_a_client(sandbox: Sandbox) -> Non
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout.split() == ["123456789012", "eu-central-1"]
+    # Of all roots it trusts the sandbox's CA only.
+    assert done.stdout.split() == ["123456789012", "eu-central-1", "1"]
     assert sandbox.environment["CERTRAIL_NAMESERVERS"] == "{}:{}".format(*sandbox.dns)
+    assert sandbox.environment["CERTRAIL_PROXY"] == "{}:{}".format(*sandbox.edge.address)
 
 
 def test_this_process_is_a_client_too(sandbox: Sandbox) -> None:

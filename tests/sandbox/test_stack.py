@@ -155,6 +155,58 @@ def test_policies_of_roles_can_be_evaluated(aws: Cloud, stack: Stack) -> None:
     assert "sqs:ReceiveMessage" in version["Document"]["Statement"][0]["Action"]
 
 
+def test_a_policy_of_its_own_follows_the_template(aws: Cloud, tmp_path: Path) -> None:
+    def template(action: str, service: str = "lambda", *, attached: bool = True) -> str:
+        def policy(effect: str, **more: Any) -> dict[str, Any]:
+            return {"Version": "2012-10-17", "Statement": [{"Effect": effect, **more}]}
+
+        principal = {"Service": f"{service}.amazonaws.com"}
+        resources: dict[str, Any] = {
+            "Role": {
+                "Type": "AWS::IAM::Role",
+                "Properties": {
+                    "AssumeRolePolicyDocument": policy(
+                        "Allow", Principal=principal, Action="sts:AssumeRole"
+                    )
+                },
+            }
+        }
+        if attached:
+            resources["Policy"] = {
+                "Type": "AWS::IAM::ManagedPolicy",
+                "Properties": {
+                    "PolicyDocument": policy("Allow", Action=action, Resource="*"),
+                    "Roles": [{"Ref": "Role"}],
+                },
+            }
+        return json.dumps({"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources})
+
+    iam = aws.client("iam")
+
+    def attached(stack: Stack) -> list[str]:
+        listed = iam.list_attached_role_policies(RoleName=stack.resources["Role"])
+        return [each["PolicyArn"] for each in listed["AttachedPolicies"]]
+
+    def in_force(arn: str) -> Any:
+        version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        read = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]
+        return read["Document"]["Statement"][0]["Action"]
+
+    # IAM keeps five versions.
+    for number in range(7):
+        stack = put(aws, tmp_path, template(f"s3:Get{number}"), "policy")
+        (arn,) = attached(stack)
+        assert in_force(arn) == f"s3:Get{number}"
+    assert len(iam.list_policy_versions(PolicyArn=arn)["Versions"]) == 5
+    # The role is another resource: what is attached to it from outside stays.
+    assert attached(put(aws, tmp_path, template("s3:Get6", "scheduler"), "policy")) == [arn]
+    with pytest.raises(StackFailed, match="quota for PolicySize: 6144"):
+        put(aws, tmp_path, template("s3:Get" + 6_144 * "x"), "policy")
+    assert attached(put(aws, tmp_path, template("", attached=False), "policy")) == []
+    with pytest.raises(iam.exceptions.NoSuchEntityException):
+        iam.get_policy(PolicyArn=arn)
+
+
 def test_schedules_and_logs_are_as_stated(aws: Cloud, stack: Stack) -> None:
     schedule = READ["AWS::Scheduler::Schedule"](aws, stack.resources["WakeHourly"])
     assert schedule["ScheduleExpression"] == "rate(1 hour)"

@@ -33,10 +33,14 @@ HANDLERS = {
     "IssuerScheduler": "issuer.handler.schedule",
     "IssuerWorker": "issuer.handler.work",
     "Router": "deployers.router.handle",
+    "Finder": "deployers.finder.handle",
     "AcmDeployer": "deployers.handler.handle",
+    "ApigatewayDeployer": "deployers.handler.handle",
     "CloudfrontDeployer": "deployers.handler.handle",
     "ListenerDeployer": "deployers.handler.handle",
     "SecretsmanagerDeployer": "deployers.handler.handle",
+    "Watcher": "deployers.watcher.handle",
+    "Notifier": "deployers.notifier.handle",
 }
 LISTENER = (
     "arn:aws:elasticloadbalancing:eu-central-1:111122223333:"
@@ -45,6 +49,10 @@ LISTENER = (
 # By deployer: a target of its kind, and the kinds it carries.
 TARGETS: dict[str, tuple[dict[str, str], set[str]]] = {
     "AcmDeployer": ({"type": "acm", "region": REGION}, {"acm"}),
+    "ApigatewayDeployer": (
+        {"type": "apigateway", "domain_name": "api.example.com", "region": REGION},
+        {"acm", "apigateway"},
+    ),
     "CloudfrontDeployer": (
         {"type": "cloudfront", "distribution": "E1A2B3C4D5E6F7"},
         {"acm", "cloudfront"},
@@ -62,7 +70,9 @@ issuers:
 pipelines:
   - name: shop
     domains: [shop.example.com]
-    targets: [{type: acm, region: eu-central-1}]
+    targets:
+      - {type: acm, region: eu-central-1}
+      - {type: cloudfront, covers: true}
 """
 # What awslambdaric needs to run: Lambda has it beside the function, not in it.
 RUNTIME = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")
@@ -115,6 +125,9 @@ def aws() -> Iterator[Cloud]:
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         s3.put_object(Bucket=BUCKET, Key=CONFIG_KEY, Body=PIPELINES.encode())
         sqs.create_queue(QueueName="issue.fifo", Attributes={"FifoQueue": "true"})
+        sqs.create_queue(QueueName="told")
+        # Where nobody listens.
+        aws.client("ssm").put_parameter(Name="webhook", Value="https://127.0.0.1:1", Type="String")
         yield aws
 
 
@@ -135,7 +148,10 @@ def invoke(
             "CERTRAIL_BUCKET": BUCKET,
             "CERTRAIL_ISSUE_QUEUE": queue,
             "CERTRAIL_QUEUES": "{}",
+            "CERTRAIL_WATCH_QUEUE": "watch",
             "CERTRAIL_KIND": name.removesuffix("Deployer").lower(),
+            "CERTRAIL_WEBHOOK_SECRET": f"arn:aws:ssm:{REGION}:123456789012:parameter/webhook",
+            "CERTRAIL_WEBHOOK_SHAPE": "slack",
         }
         log: list[str] = []
         folder = built(name)
@@ -201,12 +217,40 @@ def test_the_router_waits_for_a_certificate(
     assert invoke("Router", event) == answer
 
 
+def test_the_finder_looks(invoke: Callable[[str, Any], Any]) -> None:
+    assert invoke("Finder", {}) == {}
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_deployer_waits_for_a_certificate(invoke: Callable[[str, Any], Any], name: str) -> None:
     target, _ = TARGETS[name]
     job = {"pipeline": "shop", "target": target, "account": None, "generation": 1}
     event = {"Records": [{"messageId": "1", "body": json.dumps(job)}]}
     assert invoke(name, event) == {"batchItemFailures": []}
+
+
+def test_the_notifier_waits_for_its_webhook(aws: Cloud, invoke: Callable[[str, Any], Any]) -> None:
+    sqs = aws.client("sqs")
+    url = sqs.get_queue_url(QueueName="told")["QueueUrl"]
+    told = {
+        "detail-type": "Target Failed",
+        "time": "2026-12-01T03:00:00Z",
+        "account": "123456789012",
+        "region": REGION,
+        "detail": {"pipeline": "shop", "summary": "shop: it failed"},
+    }
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(told))
+    (received,) = sqs.receive_message(QueueUrl=url)["Messages"]
+    message = {
+        "messageId": received["MessageId"],
+        "receiptHandle": received["ReceiptHandle"],
+        "eventSourceARN": f"arn:aws:sqs:{REGION}:123456789012:told",
+        "attributes": {"ApproximateReceiveCount": "1"},
+        "body": received["Body"],
+    }
+    assert invoke("Notifier", {"Records": [message]}) == {
+        "batchItemFailures": [{"itemIdentifier": received["MessageId"]}]
+    }
 
 
 # Each carries what it imports
@@ -233,8 +277,15 @@ def test_a_deployer_carries_its_kind_only(built: Callable[[str], Path], name: st
     }
 
 
-def test_the_router_reads_yaml_and_signs_nothing(built: Callable[[str], Path]) -> None:
-    there = {path.name for path in built("Router").iterdir()}
+def test_the_notifier_carries_no_kind(built: Callable[[str], Path]) -> None:
+    folder = built("Notifier")
+    assert modules(folder) & {"deployers.kinds", "deployers.deploy", "certrail.pipelines"} == set()
+    assert not {"yaml", "acme", "cryptography", "dns"} & {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["Router", "Finder"])
+def test_who_reads_yaml_signs_nothing(built: Callable[[str], Path], name: str) -> None:
+    there = {path.name for path in built(name).iterdir()}
     assert {"yaml", "deployers", "certrail"} <= there
     assert not {"issuer", "cli", "sandbox", "acme", "cryptography", "dns", "OpenSSL"} & there
 

@@ -6,34 +6,46 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from moto.events.models import EventPattern
 
 import deployers.deploy
+import deployers.finder
 import deployers.handler
+import deployers.notifier
+import deployers.watcher
 import issuer.handler
 from certrail.aws import Aws
 from certrail.bundle import Facts
 from certrail.errors import IssueError
+from certrail.grants import EVERYWHERE, Scope
 from certrail.keys import KeyType
+from certrail.records import Rollout
 from certrail.store import Current, Issued
 from certrail.target import Link, Target
+from certrail.telling import SOURCE
+from deployers import alarms
+from deployers.finder import Findings
 from deployers.kinds.acm import Acm
 from deployers.kinds.all import KINDS
+from deployers.kinds.apigateway import Apigateway
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
+from deployers.selections.all import SELECTIONS
 from issuer.budget import GRACE
+from issuer.dns import route53
 from issuer.renewal import Window
 from issuer.survey import AHEAD, LOOK_PATIENCE
 from issuer.telling import Telling
 from sandbox import Sandbox
+from sandbox.events import target_input
 from sandbox.policies import Need, evaluate
 from sandbox.stack import transform
 
@@ -45,13 +57,23 @@ PARAMETERS: dict[str, dict[str, Any]] = TRANSFORMED["Parameters"]
 FOURTEEN_DAYS = 14 * 24 * 3600
 # What IAM gives no resource for.
 WITHOUT_RESOURCE = {
+    "acm:ListCertificates",
+    "cloudfront:ListDistributions",
+    "cloudwatch:DescribeAlarms",
     "elasticloadbalancing:DescribeListenerCertificates",
     "elasticloadbalancing:DescribeListeners",
+    "elasticloadbalancing:DescribeLoadBalancers",
+    "elasticloadbalancing:DescribeTags",
     "route53:ListHostedZones",
+    "secretsmanager:ListSecrets",
     "tag:GetResources",
 }
+# And where the resource is AWS's own, in accounts that nobody is told:
+# docs.aws.amazon.com/apigateway/latest/developerguide/how-to-edge-optimized-custom-domain-name.html
+OF_AWS_OWN = "PointAtTheEdge"
 ONE_OF_EACH: tuple[Target, ...] = (
     Acm(region="eu-central-1"),
+    Apigateway(domain_name="api.example.com", region="eu-central-1"),
     Cloudfront(distribution="E2QWRUHEXAMPLE"),
     Listener(
         listener="arn:aws:elasticloadbalancing:eu-central-1:111111111111:"
@@ -59,9 +81,11 @@ ONE_OF_EACH: tuple[Target, ...] = (
     ),
     Secretsmanager(name="tls/shop/bundle", region="eu-central-1"),
 )
+# As the template says it.
+HERE = Scope("${AWS::Partition}", "${AWS::AccountId}", "${Bucket}")
 # What every deployer does, whatever its kind.
-COMMON = {"Decrypt", "EncryptAndDecrypt", "Log", "Read", "Receive", "TellMissingFromForbidden"} | {
-    "Write"
+COMMON = {"Decrypt", "EncryptAndDecrypt", "Log", "Read", "Receive", "Tell", "Write"} | {
+    "TellMissingFromForbidden"
 }
 BUCKET = "arn:aws:s3:::certrail"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/ours"
@@ -135,6 +159,34 @@ def statements(role: str) -> Iterator[dict[str, Any]]:
         yield from policy["PolicyDocument"]["Statement"]
 
 
+def as_written(statements: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Statements in one way of the several there are to write the same."""
+
+    def value(of: Any) -> Any:
+        match of:
+            case {"Fn::Sub": text}:
+                return text
+            case {"Ref": name}:
+                return f"${{{name}}}"
+            case _:
+                return of
+
+    return [
+        {
+            **statement,
+            "Action": sorted(listed(statement["Action"])),
+            "Resource": [value(each) for each in listed(statement["Resource"])],
+            "Condition": {
+                operator: {
+                    key: [value(each) for each in listed(wanted)] for key, wanted in tests.items()
+                }
+                for operator, tests in statement.get("Condition", {}).items()
+            },
+        }
+        for statement in statements
+    ]
+
+
 def test_cfn_lint_finds_nothing() -> None:
     lint = subprocess.run(
         [str(Path(sys.executable).with_name("cfn-lint")), str(TEMPLATE)],
@@ -190,8 +242,11 @@ class TestQueues:
         statement = receivers[f"{function}Role"]
         assert referred(statement["Resource"]) == referred(properties["EventSourceArn"])
         actions = {"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"}
-        if QUEUES[referred(properties["EventSourceArn"])].get("FifoQueue"):
-            # certrail.messages.hold_back: what fails in a FIFO queue holds up its group.
+        if QUEUES[referred(properties["EventSourceArn"])].get("FifoQueue") or (
+            function == "Notifier"
+        ):
+            # certrail.messages.hold_back: what fails in a FIFO queue holds up its group, and a
+            # webhook says how long it wants to be left alone.
             actions |= {"sqs:ChangeMessageVisibility", "sqs:GetQueueUrl"}
         assert set(statement["Action"]) == actions
 
@@ -212,7 +267,8 @@ class TestQueues:
         for policy in of_type("AWS::SQS::QueuePolicy").values():
             for statement in policy["PolicyDocument"]["Statement"]:
                 sources = listed(statement["Condition"]["ArnEquals"]["aws:SourceArn"])
-                assert {RESOURCES[referred(source)]["Type"] for source in sources} == {
+                rules = [source.get("Fn::If", ["", source])[1] for source in sources]
+                assert {RESOURCES[referred(rule)]["Type"] for rule in rules} == {
                     "AWS::Events::Rule"
                 }
 
@@ -223,7 +279,10 @@ class TestFunctions:
             "IssuerScheduler": "issuer.handler.schedule",
             "IssuerWorker": "issuer.handler.work",
             "Router": "deployers.router.handle",
+            "Watcher": "deployers.watcher.handle",
+            "Finder": "deployers.finder.handle",
             **{f"{kind.capitalize()}Deployer": "deployers.handler.handle" for kind in KINDS},
+            "Notifier": "deployers.notifier.handle",
         }
 
     def test_run_on_one_runtime(self) -> None:
@@ -263,6 +322,19 @@ class TestFunctions:
     def test_there_is_a_deployer_for_every_kind(self) -> None:
         assert DEPLOYERS.keys() == KINDS.keys()
 
+    def test_the_router_calls_the_watcher(self) -> None:
+        queue = FUNCTIONS["Router"]["Environment"]["Variables"]["CERTRAIL_WATCH_QUEUE"]
+        (mapping,) = [
+            each for each in MAPPINGS.values() if referred(each["FunctionName"]) == "Watcher"
+        ]
+        assert referred(queue) == referred(mapping["EventSourceArn"])
+        # A FIFO queue has no delay for a single message.
+        assert "FifoQueue" not in QUEUES[referred(queue)]
+
+    def test_the_watcher_has_time_for_its_looks(self) -> None:
+        timeout = timedelta(seconds=FUNCTIONS["Watcher"]["Timeout"])
+        assert timeout >= deployers.watcher.PATIENCE + 2 * deployers.watcher.MARGIN
+
     def test_the_router_sends_each_kind_to_its_deployer(self) -> None:
         variables = FUNCTIONS["Router"]["Environment"]["Variables"]
         queues = {
@@ -295,6 +367,7 @@ class TestFunctions:
             for schedule in schedules.values()
         } == {
             ("IssuerScheduler", "{}"),
+            ("Finder", "{}"),
             ("Router", '{"reconcile": false}'),
             ("Router", '{"reconcile": true}'),
         }
@@ -314,18 +387,47 @@ class TestRoles:
     @pytest.mark.parametrize("name", ROLES)
     def test_names_the_resource_where_iam_can(self, name: str) -> None:
         for statement in statements(name):
-            if "*" in listed(statement["Resource"]):
+            if "*" in listed(statement["Resource"]) and statement["Sid"] != OF_AWS_OWN:
                 assert set(listed(statement["Action"])) <= WITHOUT_RESOURCE
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_deployer_may_do_what_its_kind_says(self, kind: str) -> None:
-        own = [
-            statement
-            for statement in statements(f"{DEPLOYERS[kind]}Role")
-            if statement["Sid"] not in COMMON
-        ]
-        actions = {action for statement in own for action in listed(statement["Action"])}
-        assert actions == KINDS[kind].permissions
+        own = [each for each in statements(f"{DEPLOYERS[kind]}Role") if each["Sid"] not in COMMON]
+        assert as_written(own) == as_written(
+            grant.statement() for grant in KINDS[kind].grants(HERE, everywhere=EVERYWHERE)
+        ), f"write the grants of {kind} into its deployer's role in template.yaml"
+
+    def test_the_watcher_may_look_at_alarms(self) -> None:
+        (asked,) = as_written(grant.statement() for grant in alarms.grants(["by its name"]))
+        assert asked in as_written(statements("WatcherRole"))
+
+    def test_the_issuer_may_do_in_zones_what_route_53_takes(self) -> None:
+        granted = {each["Sid"]: each for each in as_written(statements("IssuerWorkerRole"))}
+        asked = route53.grants(HERE, [None], ["${ChallengeNames}"])
+        zones = {
+            "Fn::Split": [
+                ",",
+                {
+                    "Fn::Join": [
+                        "",
+                        [
+                            "arn:*:route53:::hostedzone/",
+                            {
+                                "Fn::Join": [
+                                    ",arn:*:route53:::hostedzone/",
+                                    {"Ref": "HostedZoneIds"},
+                                ]
+                            },
+                        ],
+                    ]
+                },
+            ]
+        }
+        for statement in as_written(grant.statement() for grant in asked):
+            there = granted[statement["Sid"]]
+            if there["Resource"] == [zones]:
+                there["Resource"] = ["arn:${AWS::Partition}:route53:::hostedzone/*"]
+            assert there == statement
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_deployer_writes_its_own_records_only(self, kind: str) -> None:
@@ -348,6 +450,28 @@ class TestRoles:
         may_read = any(fnmatchcase(key, pattern) for pattern in readable)
         assert may_read is not issubclass(KINDS[kind], Link)
 
+    def test_the_finder_may_look_as_selections_say(self) -> None:
+        own = [each for each in statements("FinderRole") if each["Sid"] not in COMMON]
+        assert as_written(own) == as_written(
+            grant.statement()
+            for selection in SELECTIONS.values()
+            for grant in selection.grants(HERE, EVERYWHERE)
+        )
+
+    def test_the_finder_writes_what_it_found_and_reads_no_key(self) -> None:
+        granted = {
+            action: {
+                resource["Fn::Sub"].removeprefix("${Bucket.Arn}/")
+                for statement in statements("FinderRole")
+                if action in listed(statement["Action"])
+                for resource in listed(statement["Resource"])
+            }
+            for action in ("s3:GetObject", "s3:PutObject")
+        }
+        assert granted["s3:PutObject"] == {"found/*"}
+        key = "certificates/shop/0a1b/privkey.pem"
+        assert not any(fnmatchcase(key, pattern) for pattern in granted["s3:GetObject"])
+
     def test_other_accounts_only_where_they_are_named(self) -> None:
         assert not any(
             action == "sts:AssumeRole"
@@ -364,7 +488,27 @@ class TestRoles:
         roles = RESOURCES["ActInOtherAccounts"]["Properties"]["Roles"]
         assert {referred(role) for role in roles} == {
             "IssuerWorkerRole",
+            "WatcherRole",
+            "FinderRole",
             *(f"{deployer}Role" for deployer in DEPLOYERS.values()),
+        }
+
+    def test_certrail_iam_is_told_who_that_is(self) -> None:
+        separator, arns = TRANSFORMED["Outputs"]["ActingRoleArns"]["Value"]["Fn::Join"]
+        assert separator == ","
+        assert arns == [
+            {"Fn::GetAtt": [referred(role), "Arn"]}
+            for role in RESOURCES["ActInOtherAccounts"]["Properties"]["Roles"]
+        ]
+
+    def test_only_what_is_its_own_is_deleted(self) -> None:
+        (statement,) = [
+            each
+            for each in statements("AcmDeployerRole")
+            if "acm:DeleteCertificate" in listed(each["Action"])
+        ]
+        assert statement["Condition"] == {
+            "StringEquals": {"aws:ResourceTag/certrail:owner": {"Ref": "Bucket"}}
         }
 
     def test_secrets_of_others_only_where_they_are_named(self) -> None:
@@ -432,8 +576,44 @@ class TestRoles:
         ]
         assert sorted(allowed) == sorted(keys.split())
 
-    @pytest.mark.parametrize("role", ["IssuerSchedulerRole", "IssuerWorkerRole"])
-    def test_the_issuer_tells_the_default_bus(self, role: str) -> None:
+    def test_the_watcher_reads_no_private_key_and_writes_of_a_certificate_the_pointer_only(
+        self,
+    ) -> None:
+        keys = [
+            "config/pipelines.yaml",
+            "certificates/shop/current.json",
+            "certificates/shop/0a1b/bundle.json",
+            "certificates/shop/0a1b/chain.pem",
+            "certificates/shop/0a1b/privkey.pem",
+            "certificates/shop/ordered/1/rsa-2048/privkey.pem",
+            "deployments/shop/acm/eu-central-1.json",
+            "rollouts/shop.json",
+            "orders/shop.json",
+            "accounts/staging.json",
+        ]
+
+        def allowed(action: str) -> list[str]:
+            granted = [
+                resource["Fn::Sub"].removeprefix("${Bucket.Arn}/")
+                for statement in statements("WatcherRole")
+                if action in listed(statement["Action"])
+                for resource in listed(statement["Resource"])
+            ]
+            return [key for key in keys if any(fnmatchcase(key, each) for each in granted)]
+
+        assert allowed("s3:GetObject") == [*keys[:4], *keys[6:8]]
+        assert allowed("s3:PutObject") == [keys[1], *keys[6:8]]
+
+    @pytest.mark.parametrize(
+        "role",
+        [
+            "IssuerSchedulerRole",
+            "IssuerWorkerRole",
+            "WatcherRole",
+            *(f"{name}Role" for name in DEPLOYERS.values()),
+        ],
+    )
+    def test_who_tells_may_tell_the_default_bus(self, role: str) -> None:
         (statement,) = [each for each in statements(role) if each["Sid"] == "Tell"]
         assert statement["Action"] == "events:PutEvents"
         assert statement["Resource"]["Fn::Sub"].endswith(":event-bus/default")
@@ -556,10 +736,11 @@ class TestEvents:
         ("key", "woken"),
         [
             ("certificates/shop/current.json", {"StateChanged"}),
-            ("config/pipelines.yaml", {"StateChanged", "PipelinesPushed"}),
+            ("config/pipelines.yaml", {"StateChanged", "PipelinesPushed", "SelectionsPushed"}),
             ("config/reissue.json", {"PipelinesPushed"}),
             ("deployments/shop/acm/eu-central-1.json", {"StateChanged"}),
             ("certificates/shop/0a1b/privkey.pem", set()),
+            ("found/shop.json", {"StateChanged"}),
             ("orders/shop.json", set()),
             ("renewals/shop.json", set()),
             ("budgets/letsencrypt.json", set()),
@@ -585,6 +766,66 @@ class TestEvents:
             for target in rule["Targets"]:
                 assert referred(target["DeadLetterConfig"]["Arn"]) == "EventDeadLetters"
                 assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
+
+
+class TestTelling:
+    RULES: ClassVar = {
+        name: rule
+        for name, rule in of_type("AWS::Events::Rule").items()
+        if rule["EventPattern"]["source"] == [SOURCE]
+    }
+
+    def test_both_rules_hear_their_own_installation_only(self) -> None:
+        assert self.RULES.keys() == {"ToldToTopic", "ToldToWebhook"}
+        for rule in self.RULES.values():
+            pattern = json.dumps(rule["EventPattern"]).replace('{"Ref": "Bucket"}', '"certrail"')
+            assert [
+                EventPattern.load(pattern).matches_event(
+                    {"source": source, "detail-type": "Target Failed", "detail": {"bucket": bucket}}
+                )
+                for source, bucket in ((SOURCE, "certrail"), (SOURCE, "other"), ("x", "certrail"))
+            ] == [True, False, False]
+
+    def test_the_topic_gets_the_sentence(self) -> None:
+        (target,) = self.RULES["ToldToTopic"]["Targets"]
+        transformer = target["InputTransformer"]
+        assert target["Arn"] == {"Ref": "NotifyTopicArn"}
+        said = target_input(
+            {"InputTransformer": transformer}, {"detail": {"summary": "it's"}, "time": ""}, "rule/x"
+        )
+        assert said == '"it\'s"'
+
+    def test_nothing_is_made_for_who_is_not_to_be_told(self) -> None:
+        conditions = {name: resource.get("Condition") for name, resource in RESOURCES.items()}
+        assert {
+            name for name, condition in conditions.items() if condition == "HasNotifyTopic"
+        } == {"ToldToTopic"}
+        webhook = {name for name, condition in conditions.items() if condition == "HasWebhook"}
+        assert webhook == {"ToldToWebhook"} | {
+            name for name in RESOURCES if name.startswith("Notifier")
+        }
+        assert (
+            PARAMETERS["NotifyTopicArn"]["Default"],
+            PARAMETERS["WebhookSecretArn"]["Default"],
+        ) == ("", "")
+
+    def test_the_shapes_are_those_that_are_known(self) -> None:
+        assert PARAMETERS["WebhookShape"]["AllowedValues"] == list(deployers.notifier.SHAPES)
+
+    def test_the_notifier_reads_its_own_secret_only(self) -> None:
+        (read, decrypt) = [
+            each for each in statements("NotifierRole") if each["Sid"] not in {"Log", "Receive"}
+        ]
+        assert read["Action"] == ["secretsmanager:GetSecretValue", "ssm:GetParameter"]
+        assert read["Resource"] == {"Ref": "WebhookSecretArn"}
+        assert decrypt["Action"] == "kms:Decrypt"
+        assert set(decrypt["Condition"]["StringLike"]) == {"kms:ViaService"}
+
+    def test_a_webhook_that_is_down_for_two_hours_is_told_in_the_end(self) -> None:
+        tries = QUEUES["NotifierQueue"]["RedrivePolicy"]["maxReceiveCount"]
+        waits = (deployers.notifier.until_next(number, None) for number in range(1, tries))
+        assert sum(waits, timedelta()) > timedelta(hours=2)
+        assert FUNCTIONS["Notifier"]["Timeout"] > 2 * deployers.notifier.TIMEOUT
 
 
 class TestAlarms:
@@ -639,12 +880,16 @@ class TestAlarms:
         assert {target.type for target in ONE_OF_EACH} == set(KINDS)
         for target in ONE_OF_EACH:
             deployers.handler._count_failure("shop", target)
-        telling = Telling(Aws(), NOW)
+        telling = Telling(Aws(), "certrail", NOW)
         telling.failed("shop", IssueError("refused"), None)
         with sandbox.server.refuse("events:PutEvents", "AccessDenied"):
             telling.issued(CURRENT)
         telling.replaces_refused("shop", "not known")
         telling.standing(CURRENT, window_that_ends(NOW))
+        deployers.telling.Telling(Aws(), "certrail", NOW, "test").rollout_failed(
+            Rollout("shop", 1, "0a1b", NOW, None, failed="no")
+        )
+        deployers.finder.count_failed(Findings({}, {}), NOW)
         written = {metric for metric in self.metrics(capsys) if "Pipeline" not in metric[2]}
         # To be looked at; nobody is woken for them.
         curves = {
@@ -669,7 +914,7 @@ class TestAlarms:
         self, capsys: pytest.CaptureFixture[str], ended: timedelta, rings: bool
     ) -> None:
         alarm = self.ALARMS["PastWindow"]
-        Telling(Aws(), NOW).standing(CURRENT, window_that_ends(NOW - ended))
+        Telling(Aws(), "certrail", NOW).standing(CURRENT, window_that_ends(NOW - ended))
         line = json.loads(capsys.readouterr().out)
         assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
         assert (line[alarm["MetricName"]] > alarm["Threshold"]) is rings

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from certrail.target import Target
 from deployers.kinds.acm import Acm
+from deployers.kinds.apigateway import Apigateway
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
@@ -19,6 +20,13 @@ NLB = f"{LISTENERS}/net/mail/60dc6c495c0c9188/e2f7dc8efc522ab2"
 
 def acm(cloud: Cloud) -> Target:
     return Acm(region=REGION)
+
+
+def apigateway(cloud: Cloud) -> Target:
+    resources.domain_name(
+        DOMAINS[0], session=cloud.session, endpoint=cloud.endpoint, region=REGION, account=ACCOUNT
+    )
+    return Apigateway(domain_name=DOMAINS[0], region=REGION)
 
 
 def cloudfront(cloud: Cloud) -> Target:
@@ -39,6 +47,7 @@ def secretsmanager(cloud: Cloud) -> Target:
 
 WORLDS: dict[str, Callable[[Cloud], Target]] = {
     "acm": acm,
+    "apigateway": apigateway,
     "cloudfront": cloudfront,
     "listener": listener,
     "secretsmanager": secretsmanager,

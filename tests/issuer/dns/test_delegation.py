@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.jwk import JWKEC
 
 from certrail.errors import DnsError, FailedTogether
+from certrail.nameservers import Server
 from certrail.pipelines.model import Issuer
 from certrail.pipelines.zones import Rfc2136Zone, Route53Zone
 from issuer.acme import Client
 from issuer.dns import Token, challenge_name
-from issuer.dns.authoritative import Server
 from issuer.dns.delegation import follow
 from issuer.dns.route53 import Route53
 from sandbox.pebble import free_ports

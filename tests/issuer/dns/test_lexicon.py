@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from certrail.errors import DnsError
+from certrail.nameservers import Server
 from certrail.pipelines.zones import LexiconZone
 from issuer.dns import challenge_name
-from issuer.dns.authoritative import Server
 from issuer.dns.challenges import Dns
 from issuer.dns.lexicon import Lexicon
 from tests.issuer.dns.bind import ALGORITHMS, WRITER, Bind

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from certrail.errors import CertrailError, DnsError, FailedTogether
+from certrail.nameservers import Server
 from certrail.pipelines.zones import Rfc2136Zone
 from issuer.dns import challenge_name
-from issuer.dns.authoritative import Server
 from issuer.dns.challenges import Dns
 from issuer.dns.rfc2136 import Rfc2136
 from tests.issuer.dns.bind import LONG, READER, WRITER, Bind

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrail.errors import AccessDenied, AwsError, DeadlinePassed, DnsError, FailedTogether
+from certrail.nameservers import Server, parse_servers
 from certrail.pipelines.zones import Route53Zone
 from issuer.dns import challenge_name
-from issuer.dns.authoritative import Server, await_visible, parse_servers
+from issuer.dns.authoritative import await_visible
 from issuer.dns.route53 import Route53, Zone, zones_of
 from sandbox.pebble import free_ports
 from tests.issuer.conftest import hurried

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from certrail.aws import Aws
+from certrail.nameservers import Server
 from certrail.pipelines.model import Account
 from certrail.pipelines.zones import AnyZone
 from issuer.clock import Clock
 from issuer.dns import Token, challenge_name
-from issuer.dns.authoritative import Server
 from issuer.dns.challenges import Dns
 from sandbox import Sandbox, resources
 from sandbox.sandbox import ACCOUNT, REGION

@@ -14,12 +14,15 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from sandbox import rules
+from sandbox.propagation import propagation
 from sandbox.rules import acm as acm_rules
 from tests.sandbox.rules.issuance import Authority
 
 if TYPE_CHECKING:
     from types_boto3_acm import ACMClient
+    from types_boto3_apigateway import APIGatewayClient
     from types_boto3_cloudfront import CloudFrontClient
+    from types_boto3_cloudwatch import CloudWatchClient
     from types_boto3_elbv2 import ElasticLoadBalancingv2Client
     from types_boto3_route53 import Route53Client
     from types_boto3_s3 import S3Client
@@ -50,6 +53,16 @@ class Cloud:
     @cached_property
     def acm(self) -> "ACMClient":
         client: ACMClient = self.client("acm")
+        return client
+
+    @cached_property
+    def apigateway(self) -> "APIGatewayClient":
+        client: APIGatewayClient = self.client("apigateway")
+        return client
+
+    @cached_property
+    def cloudwatch(self) -> "CloudWatchClient":
+        client: CloudWatchClient = self.client("cloudwatch")
         return client
 
     @cached_property
@@ -114,4 +127,5 @@ def cloud(every_cloud: Cloud) -> Cloud:
     with urlopen(Request(reset, method="POST")) as answer:  # noqa: S310
         assert answer.status == 200
     acm_rules.import_limit.refill()
+    propagation.reset()
     return every_cloud

@@ -382,6 +382,27 @@ class TestAliases:
             created(cloud, config("one", (NAME,), arn))
 
 
+class TestList:
+    def test_says_which_is_a_staging_distribution(self, cloud: Cloud) -> None:
+        create = cloud.cloudfront.create_distribution
+        primary = create(DistributionConfig=config("one"))["Distribution"]["Id"]
+        other: Any = {**config("two"), "Staging": True}
+        staging = create(DistributionConfig=other)
+        items = cloud.cloudfront.list_distributions()["DistributionList"]["Items"]
+        assert {each["Id"]: each["Staging"] for each in items} == {
+            primary: False,
+            staging["Distribution"]["Id"]: True,
+        }
+
+    def test_comes_in_pages_of_a_hundred(self, cloud: Cloud) -> None:
+        ids = [resources.distribution(f"E{number}", [], **cloud.at) for number in range(101)]
+        first = cloud.cloudfront.list_distributions()["DistributionList"]
+        assert (first["IsTruncated"], len(first["Items"])) == (True, 100)
+        pages = cloud.cloudfront.get_paginator("list_distributions").paginate()
+        items = [each for page in pages for each in page["DistributionList"]["Items"]]
+        assert [each["Id"] for each in items] == ids
+
+
 class TestStatedAddress:
     def test_a_distribution_at_its_id(self, cloud: Cloud) -> None:
         resources.distribution("E12ABC", [NAME], **cloud.at)

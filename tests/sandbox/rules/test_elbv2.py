@@ -273,6 +273,27 @@ class TestCertificate:
         add(cloud, nlb, arn)
 
 
+class TestTags:
+    def test_at_most_twenty_at_once(self, cloud: Cloud) -> None:
+        arns = [f"{ALB[:-2]}{number:02}" for number in range(21)]
+        for arn in arns:
+            resources.listener(arn, **cloud.at)
+        cloud.elbv2.add_tags(ResourceArns=arns[:1], Tags=[{"Key": "team", "Value": "shop"}])
+        with refused("ValidationError", "20"):
+            cloud.elbv2.describe_tags(ResourceArns=arns)
+        found = cloud.elbv2.describe_tags(ResourceArns=arns[:20])["TagDescriptions"]
+        assert [each["ResourceArn"] for each in found] == arns[:20]
+        assert [each["Tags"] for each in found[:2]] == [[{"Key": "team", "Value": "shop"}], []]
+
+    def test_one_that_is_gone_refuses_all(self, cloud: Cloud, listener: str) -> None:
+        with refused("ListenerNotFound"):
+            cloud.elbv2.describe_tags(ResourceArns=[listener, listener[:-1] + "0"])
+        balancer = listener.replace(":listener/", ":loadbalancer/").rpartition("/")[0]
+        assert cloud.elbv2.describe_tags(ResourceArns=[balancer, listener])["TagDescriptions"]
+        with refused("LoadBalancerNotFound"):
+            cloud.elbv2.describe_tags(ResourceArns=[listener, balancer[:-1] + "0"])
+
+
 class TestStatedAddress:
     def test_a_listener_at_its_arn(self, cloud: Cloud) -> None:
         where = ALB.replace("us-east-1", "eu-west-1")

@@ -194,3 +194,26 @@ def test_rotation_shows(cloud: Cloud, secret: str) -> None:
     assert not cloud.secretsmanager.describe_secret(SecretId=NAME).get("RotationEnabled")
     cloud.secretsmanager.rotate_secret(SecretId=NAME, RotationRules={"AutomaticallyAfterDays": 30})
     assert cloud.secretsmanager.describe_secret(SecretId=NAME)["RotationEnabled"] is True
+
+
+class TestList:
+    def test_comes_in_pages_with_tags_and_without_what_is_deleted(self, cloud: Cloud) -> None:
+        client = cloud.secretsmanager
+        tags: Any = [{"Key": "team", "Value": "shop"}]
+        for number in range(102):
+            client.create_secret(Name=f"tls/{number}", SecretString="x", Tags=tags)
+        client.delete_secret(SecretId="tls/7")
+        pages = client.get_paginator("list_secrets").paginate(PaginationConfig={"PageSize": 100})
+        secrets = [page["SecretList"] for page in pages]
+        assert [len(page) for page in secrets] == [100, 1]
+        assert {each["Name"] for page in secrets for each in page} == {
+            f"tls/{number}" for number in range(102) if number != 7
+        }
+        assert all(each["Tags"] == tags for page in secrets for each in page)
+
+    def test_a_copy_says_where_it_comes_from(self, cloud: Cloud) -> None:
+        cloud.secretsmanager.create_secret(
+            Name=NAME, SecretString="x", AddReplicaRegions=[{"Region": "eu-west-1"}]
+        )
+        (copy,) = cloud.within("eu-west-1").secretsmanager.list_secrets()["SecretList"]
+        assert copy["PrimaryRegion"] == "us-east-1"

@@ -1,4 +1,4 @@
-"""Secrets that the pipelines file names by ARN: in Secrets Manager or in Parameter Store."""
+"""Secrets that are named by ARN: in Secrets Manager or in Parameter Store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fetch(aws: Aws, arn: str) -> Secret:
             f"{error.what} ({arn})",
             action=error.action,
             code=error.code,
-            next=error.next or "Compare the ARN in the pipelines file with the secret's",
+            next=error.next or "Compare the ARN with the one of the secret",
             retryable=error.retryable,
         ) from error
     return Secret(text.strip())

@@ -1,0 +1,54 @@
+"""`certrail rollback`: an earlier certificate becomes the current one, everywhere at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from certrail.store import Current, Versioned, current_key
+from cli.workspace import BadInput, Workspace
+from deployers.rollback import Way, find, longest_propagation, roll_back
+
+
+@dataclass(frozen=True)
+class Plan:
+    """after: the pointer that it was made with."""
+
+    after: Versioned[Current]
+    way: Way
+
+    @property
+    def pipeline(self) -> str:
+        return self.after.value.pipeline
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "pipeline": self.pipeline,
+            "from": self.after.value.fingerprint,
+            "to": self.way.to.fingerprint,
+            "not_after": self.way.to.facts.not_after.isoformat(),
+            "notes": list(self.way.notes),
+        }
+
+
+def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime) -> Plan:
+    """What a rollback would do. Reads only. Raises BadInput, CannotRollBack."""
+    file = workspace.pushed()
+    # Of an entry with several key types, each is a certificate of its own.
+    pipeline = file.named(name)
+    if pipeline is None:
+        (pipeline, *_) = workspace.called(file, name)
+    after = workspace.store.read(current_key(pipeline.name), Current)
+    if after is None:
+        raise BadInput(f"`{pipeline.name}` has no certificate yet")
+    propagation = longest_propagation(pipeline.targets)
+    return Plan(after, find(workspace.store, after.value, fingerprint, propagation, now))
+
+
+def carry_out(workspace: Workspace, plan: Plan, why: str, by: str, now: datetime) -> Current:
+    """Do it. Raises Superseded where something was published since."""
+    store, to = workspace.store, plan.way.to
+    # Before it is current: a key that is to be removed and is current would be lost.
+    store.keep_privkey(plan.pipeline, to.fingerprint)
+    return roll_back(store, plan.after, to, why, by, now)

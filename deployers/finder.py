@@ -1,0 +1,225 @@
+"""The finder: works out what the selections of the file find, and writes it down for the router.
+
+The bucket's `found/<pipeline>.json` is written only where something changed: that is an event, and
+the router looks at the pipeline. A selection that cannot be looked for, or that finds too much,
+keeps what it found before; it is counted and told every hour until it is well again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from certrail import log
+from certrail.aws import Aws
+from certrail.bundle import covers
+from certrail.errors import CertrailError, NothingPushed, Superseded, raise_together
+from certrail.pipelines import Pipeline, Pipelines, load
+from certrail.records import Found, Selected
+from certrail.store import CONFIG_KEY, Store, Versioned, found_key
+from deployers.find import Followed, look_everywhere, settle
+from deployers.inventory import Inventory
+from deployers.kinds.all import AnyTarget
+
+logger = logging.getLogger(__name__)
+
+NAMESPACE = "certrail"
+METRIC = "SelectionsFailed"
+FOUND = "found/"
+
+
+def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point of the schedule, and of a pipelines file that was pushed."""
+    log.to_lambda()
+    aws = _aws()
+    store = Store(os.environ["CERTRAIL_BUCKET"], aws)
+    now = datetime.now(UTC)
+    try:
+        text = store.pipelines_text()
+    except NothingPushed as error:
+        # The state of every new stack, and no reason to wake anybody.
+        logger.info("nothing to do: %s", error)
+        return {}
+    file = load(text, CONFIG_KEY, Pipelines[AnyTarget])
+    findings = find(store, Inventory(aws, file.accounts), file, now)
+    failures = {**findings.failures, **keep(store, findings, now)}
+    tell(findings)
+    count_failed(findings, now)
+    raise_together(
+        "what some selections find could not be read or written", list(failures.values())
+    )
+    return {}
+
+
+@cache
+def _aws() -> Aws:
+    # Kept while the function is warm: clients take longer to make than most runs take.
+    return Aws()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the selections find, by pipeline: of those that were looked for.
+
+    before: as the bucket has it, where it has something. failures: by pipeline, why its selections
+    were left alone.
+    """
+
+    followed: Mapping[str, Sequence[Followed]]
+    before: Mapping[str, Versioned[Found]]
+    failures: Mapping[str, CertrailError] = field(default_factory=dict)
+
+    def of(self, pipeline: str) -> Found:
+        """As it stands now, without the moments."""
+        followed = self.followed.get(pipeline, ())
+        return Found(pipeline, tuple(each.as_record(datetime.min) for each in followed))
+
+
+def find(
+    store: Store,
+    inventory: Inventory,
+    file: Pipelines[AnyTarget],
+    now: datetime,
+    chosen: Collection[str] | None = None,
+) -> Findings:
+    """Look for what the selections of the file find. Reads only.
+
+    chosen: names of the pipelines to look for; what the others found before stays. None for all.
+    Raises AwsError where the bucket cannot be read.
+    """
+    before: dict[str, Versioned[Found]] = {}
+    failures: dict[str, CertrailError] = {}
+    there = set(store.keys(FOUND))
+    for pipeline in file.pipelines:
+        if found_key(pipeline.name) in there:
+            try:
+                seen = store.read(found_key(pipeline.name), Found)
+            except CertrailError as error:
+                failures[pipeline.name] = error
+            else:
+                before |= {pipeline.name: seen} if seen else {}
+    known = [
+        # What it names itself counts all the same.
+        replace(pipeline, selections=()) if pipeline.name in failures else pipeline
+        for pipeline in file.pipelines
+    ]
+    wanted = [
+        pipeline
+        for pipeline in known
+        if pipeline.selections and (chosen is None or pipeline.name in chosen)
+    ]
+    names: dict[str, Sequence[str]] = {}
+    for pipeline in list(wanted):
+        try:
+            names[pipeline.name] = _names(store, pipeline)
+        except CertrailError as error:
+            failures[pipeline.name] = error
+            wanted.remove(pipeline)
+    looks = look_everywhere(wanted, inventory, names)
+    followed = settle(known, {name: seen.value for name, seen in before.items()}, looks, now)
+    return Findings(
+        {pipeline.name: followed[pipeline.name] for pipeline in wanted},
+        {name: seen for name, seen in before.items() if chosen is None or name in chosen},
+        failures,
+    )
+
+
+def _names(store: Store, pipeline: Pipeline[Any]) -> Sequence[str]:
+    """What a certificate covers that is there now and will be there after the next renewal."""
+    if not any(selection.by_names for selection in pipeline.selections):
+        return ()
+    current = store.current(pipeline.name)
+    if current is None:
+        return pipeline.domains
+    there, wanted = current.facts.domains, pipeline.domains
+    both = [name for name in wanted if covers(there, name)]
+    return [*both, *(name for name in there if covers(wanted, name) and name not in both)]
+
+
+def keep(store: Store, findings: Findings, now: datetime) -> dict[str, CertrailError]:
+    """Write down what changed. Returns why something could not be written, by pipeline."""
+    failures: dict[str, CertrailError] = {}
+    for name in sorted(findings.followed.keys() | findings.before.keys()):
+        if name in findings.failures:
+            continue
+        seen = findings.before.get(name)
+        now_found = _dated(findings.of(name), seen.value if seen else Found(name), now)
+        if now_found == (seen.value if seen else Found(name)):
+            continue
+        try:
+            store.write(found_key(name), now_found, Found, seen.etag if seen else None)
+        except Superseded as error:
+            # Another run looked at the same time, and saw what this one saw.
+            logger.info("%s", error, extra={"pipeline": name})
+        except CertrailError as error:
+            failures[name] = error
+    return failures
+
+
+def _dated(found: Found, before: Found, now: datetime) -> Found:
+    """With the moment of what changed; what did not change stays as it was written."""
+    known = {selected.key: selected for selected in before.selections}
+
+    def dated(selected: Selected) -> Selected:
+        old = known.get(selected.key)
+        if old and replace(old, at=selected.at, gone=()) == replace(selected, gone=()):
+            return old
+        return replace(selected, at=now)
+
+    return Found(found.pipeline, tuple(dated(selected) for selected in found.selections))
+
+
+def tell(findings: Findings) -> None:
+    """In the log: what is new, what is gone, and what is wrong."""
+    for name, followed in findings.followed.items():
+        about = {"pipeline": name}
+        for each in followed:
+            for address in each.new:
+                logger.info("%s finds %s", each.selection, address, extra=about)
+            for address, why in each.gone.items():
+                logger.warning(
+                    "%s is no target of %s any more: it %s. Nothing there is touched, and the "
+                    "certificate that it has expires there",
+                    address,
+                    each.selection,
+                    why,
+                    extra=about,
+                )
+            for error in each.errors:
+                logger.error("%s", error, extra=about)
+
+
+def count_failed(findings: Findings, now: datetime) -> None:
+    """How many selections failed, as a metric in a line of the log; 0, too, ends the alarm.
+
+    docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    failed = [
+        f"{name}: {each.selection}"
+        for name, followed in findings.followed.items()
+        for each in followed
+        if each.errors
+    ]
+    line = {
+        "_aws": {
+            "Timestamp": int(now.timestamp() * 1000),
+            "CloudWatchMetrics": [
+                {
+                    "Namespace": NAMESPACE,
+                    "Dimensions": [[]],
+                    "Metrics": [{"Name": METRIC, "Unit": "Count"}],
+                }
+            ],
+        },
+        METRIC: len(failed) + len(findings.failures),
+        "selections": failed,
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,19 @@
+"""What a client needs to get to what the cloud serves: its name server and its proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from certrail.nameservers import Server
+from deployers.verify import Way
+from sandbox.dns import NameServer
+from sandbox.edge import Edge
+
+
+@contextmanager
+def internet() -> Iterator[Way]:
+    with ExitStack() as running:
+        nameserver = running.enter_context(NameServer())
+        edge = running.enter_context(Edge())
+        yield Way((Server(*nameserver.address),), Server(*edge.address))

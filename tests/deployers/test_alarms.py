@@ -1,0 +1,73 @@
+"""Alarms as CloudWatch shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from moto.cloudwatch.models import cloudwatch_backends
+
+from deployers import alarms
+from tests.deployers.cloud import ACCOUNT, REGION, Cloud
+
+
+def put(cloud: Cloud, name: str, state: str | None = None) -> None:
+    client = cloud.client("cloudwatch")
+    client.put_metric_alarm(
+        AlarmName=name,
+        MetricName="5xx",
+        Namespace="shop",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    if state:
+        client.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
+
+
+def rings(cloud: Cloud, name: str) -> datetime | None:
+    alarm = alarms.read([name], {}, cloud.aws)[name]
+    assert alarm.unknown is None
+    return alarm.rings_since
+
+
+@pytest.mark.parametrize("state", ["OK", "INSUFFICIENT_DATA", None])
+def test_quiet(cloud: Cloud, state: str | None) -> None:
+    put(cloud, "errors", state)
+    assert rings(cloud, "errors") is None
+
+
+def test_since_when_it_rings_and_not_since_when_it_was_told_last(cloud: Cloud) -> None:
+    put(cloud, "errors", "ALARM")
+    since = rings(cloud, "errors")
+    assert since
+    assert since.tzinfo
+    put(cloud, "errors", "ALARM")
+    assert rings(cloud, "errors") == since
+
+
+def test_a_composite_alarm(cloud: Cloud) -> None:
+    put(cloud, "all", "ALARM")
+    # moto has no PutCompositeAlarm; what makes an alarm one is its rule.
+    cloudwatch_backends[ACCOUNT][REGION].alarms["all"].rule = "ALARM(errors)"
+    assert cloud.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
+    assert rings(cloud, "all")
+
+
+def test_one_call_for_many(cloud: Cloud) -> None:
+    names = [f"errors-{number:03}" for number in range(101)]
+    for name in names[::50]:
+        put(cloud, name, "OK")
+    found = alarms.read([*names, names[0]], {}, cloud.aws)
+    assert list(found) == names
+    assert [name for name, each in found.items() if not each.unknown] == names[::50]
+    assert len(cloud.server.calls.of("cloudwatch:DescribeAlarms")) == 2
+    assert alarms.read([], {}, cloud.aws) == {}
+
+
+def test_by_its_arn_in_our_own_account(cloud: Cloud) -> None:
+    arn = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:errors: of the shop"
+    put(cloud, "errors: of the shop", "ALARM")
+    assert alarms.read([arn], {}, cloud.aws)[arn].rings_since

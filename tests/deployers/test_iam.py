@@ -1,0 +1,448 @@
+"""The proof of `certrail iam`: a role elsewhere that is exactly what it prints is enough for all
+that happens to the targets there; less any one statement, action or resource it is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from certrail.errors import AccessDenied
+from certrail.grants import Scope
+from certrail.keys import KeyType
+from certrail.pipelines import Pipelines, load
+from certrail.target import Target, with_needs
+from cli.iam import RolePolicies, needed
+from deployers import alarms
+from deployers.inventory import Inventory
+from deployers.job import Role
+from deployers.kinds.acm import RETIRE_AFTER
+from deployers.kinds.all import KINDS, AnyTarget
+from deployers.kinds.cloudfront import Cloudfront
+from deployers.kinds.listener import Listener
+from deployers.kinds.secretsmanager import Secretsmanager
+from sandbox import resources
+from tests.certrail.bundles import NOW, make_bundle
+from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud
+
+EDGE = "222222222222"
+ALB = (
+    f"arn:aws:elasticloadbalancing:{REGION}:{EDGE}:"
+    "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
+)
+# The sample's targets in another account, with all that a target may ask for. `shop` gets its
+# certificates; `old` takes over what was there.
+FILE = """\
+issuers:
+  ca: {{directory: "https://ca.example/directory"}}
+accounts:
+  edge: {{role_arn: "arn:aws:iam::222222222222:role/tls/certrail", external_id: abc}}
+defaults: {{region: eu-central-1}}
+pipelines:
+  - name: shop
+    domains: [shop.example.com, "*.shop.example.com"]
+    targets:
+      - {{type: acm, account: edge, tags: {{team: web}}}}
+      - {{type: apigateway, account: edge, domain_name: api.shop.example.com}}
+      - {{type: cloudfront, account: edge, distribution: E2QWRUHEXAMPLE}}
+      - {{type: listener, account: edge, listener: "{listener}", default: true}}
+      - {{type: secretsmanager, account: edge, name: tls/new, kms_key: alias/tls}}
+  - name: old
+    domains: [shop.example.com, "*.shop.example.com"]
+    targets:
+      - {{type: acm, account: edge, region: eu-west-1, certificate_arn: "{certificate}",
+         tags: {{team: web}}}}
+      - {{type: secretsmanager, account: edge, name: tls/a, kms_key: "{key}"}}
+      - {{type: secretsmanager, account: edge, name: tls/b, kms_key: alias/tls,
+         replica_regions: [us-east-1]}}
+"""
+# What only this sort of domain name needs.
+AT_THE_EDGE = """\
+issuers:
+  ca: {{directory: "https://ca.example/directory"}}
+accounts:
+  edge: {{role_arn: "arn:aws:iam::222222222222:role/tls/certrail", external_id: abc}}
+pipelines:
+  - name: shop
+    domains: [edge.example.com]
+    targets:
+      - {{type: apigateway, account: edge, domain_name: edge.example.com, region: eu-central-1,
+         endpoint: edge}}
+"""
+# What is found instead of named, and what is asked before a wave begins.
+FOUND = """\
+issuers:
+  ca: {{directory: "https://ca.example/directory"}}
+accounts:
+  edge: {{role_arn: "arn:aws:iam::222222222222:role/tls/certrail", external_id: abc}}
+defaults: {{region: eu-central-1}}
+pipelines:
+  - name: shop
+    domains: [shop.example.com, "*.shop.example.com"]
+    waves: [{{name: first, alarms: ["arn:aws:cloudwatch:eu-west-1:222222222222:alarm:errors"]}}]
+    targets:
+      - {{type: cloudfront, covers: true, accounts: edge}}
+      - {{type: listener, covers: true, accounts: edge}}
+      - {{type: secretsmanager, select: "[?starts_with(Name, 'tls/')]", accounts: edge}}
+"""
+HOME = Scope("aws", ACCOUNT, "certrail-test")
+
+
+def read(text: str, certificate: str, key: str) -> Pipelines[AnyTarget]:
+    filled = text.format(listener=ALB, certificate=certificate, key=key)
+    return load(filled, "pipelines.yaml", Pipelines[AnyTarget])
+
+
+class Elsewhere:
+    """The other account, with what the files name in it, before certrail comes."""
+
+    def __init__(self, cloud: Cloud, text: str) -> None:
+        self.cloud = cloud
+        resources.distribution(
+            "E2QWRUHEXAMPLE",
+            DOMAINS,
+            session=cloud.session,
+            endpoint=cloud.endpoint,
+            account=EDGE,
+        )
+        resources.listener(ALB, session=cloud.session, endpoint=cloud.endpoint)
+        for name in ("api.shop.example.com", "edge.example.com"):
+            resources.domain_name(
+                name,
+                session=cloud.session,
+                endpoint=cloud.endpoint,
+                region=REGION,
+                account=EDGE,
+                edge=name.startswith("edge."),
+            )
+        certificate = resources.imported_certificate(DOMAINS, account=EDGE, region="eu-west-1")
+        before = resources.imported_certificate(DOMAINS, account=EDGE, region="eu-west-1")
+        self.client("acm", "eu-west-1").add_tags_to_certificate(
+            CertificateArn=before,
+            Tags=[
+                {"Key": "certrail:owner", "Value": HOME.owner},
+                {"Key": "certrail:pipeline", "Value": "old"},
+            ],
+        )
+        kms = self.client("kms")
+        keys = [kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2)]
+        kms.create_alias(AliasName="alias/tls", TargetKeyId=keys[0])
+        for name in ("tls/a", "tls/b"):
+            self.client("secretsmanager").create_secret(Name=name, SecretString="by hand")
+        self.file = read(text, certificate, keys[1])
+        (self.policies,) = needed(self.file, "edge", HOME)
+
+    def client(self, service: str, region: str = REGION) -> Any:
+        session: Any = self.cloud.session
+        client = session.client(service, endpoint_url=self.cloud.endpoint, region_name=region)
+        client.meta.events.register("before-sign", _there)
+        return client
+
+    def role(self, policies: RolePolicies, without: Removed | None = None) -> Role:
+        """The role as the command prints it, less what is removed."""
+        iam = self.client("iam")
+        path, _, name = policies.role.partition(":role")[2].rpartition("/")
+        iam.create_role(
+            RoleName=name, Path=f"{path}/", AssumeRolePolicyDocument=json.dumps(policies.trust)
+        )
+        for number, policy in enumerate(policies.policies):
+            left = [without.of(each) if without else each for each in policy["Statement"]]
+            document = {**policy, "Statement": [each for each in left if each]}
+            iam.put_role_policy(
+                RoleName=name, PolicyName=f"p{number}", PolicyDocument=json.dumps(document)
+            )
+        return Role(policies.role, "abc")
+
+    # What happens to the targets
+
+    def run(self, role: Role, kinds: set[str]) -> None:
+        """First deployments, daily checks, changes by hand, renewals, losses, another type of key,
+        and the way back, of these kinds' targets. Raises AccessDenied at the first call that is
+        refused."""
+        first = make_bundle(DOMAINS)
+        for pipeline in ("shop", "old"):
+            self.cloud.publish(pipeline=pipeline, bundle=first)
+        self.deploy(role, kinds)
+        self.deploy(role, kinds)
+        self.meddle()
+        self.deploy(role, kinds)
+        for pipeline in ("shop", "old"):
+            self.cloud.publish(pipeline=pipeline)
+        self.deploy(role, kinds)
+        self.lose()
+        self.deploy(role, kinds)
+        self.cloud.publish(key_type=KeyType.RSA_2048, pipeline="shop")
+        self.deploy(role, kinds)
+        self.cloud.publish(pipeline="shop", bundle=first)
+        self.deploy(role, kinds)
+        self.deploy(role, kinds, now=datetime.now(UTC) + 2 * RETIRE_AFTER)
+
+    def deploy(self, role: Role, kinds: set[str], *, now: datetime = NOW) -> None:
+        for pipeline in self.file.pipelines:
+            for target in with_needs(pipeline.targets).values():
+                if target.type not in kinds:
+                    continue
+                self.cloud.deploy(target, pipeline=pipeline.name, role=role, now=now)
+                current = self.cloud.store.current(pipeline.name)
+                assert current
+                record = self.cloud.recorded(target, pipeline=pipeline.name)
+                assert record.fingerprint == current.fingerprint
+
+    def meddle(self) -> None:
+        """Somebody changes by hand what can be changed."""
+        acm, cloudfront = self.client("acm"), self.client("cloudfront")
+        everything = acm.list_certificates(Includes={"keyTypes": ["EC_prime256v1"]})
+        for certificate in everything["CertificateSummaryList"]:
+            acm.remove_tags_from_certificate(
+                CertificateArn=certificate["CertificateArn"], Tags=[{"Key": "team"}]
+            )
+        answer = cloudfront.get_distribution_config(Id="E2QWRUHEXAMPLE")
+        config = answer["DistributionConfig"]
+        viewer = config["ViewerCertificate"]
+        viewer["ACMCertificateArn"] = resources.imported_certificate(DOMAINS, account=EDGE)
+        for name in ("Certificate", "CertificateSource"):
+            viewer.pop(name, None)
+        cloudfront.update_distribution(
+            Id="E2QWRUHEXAMPLE", IfMatch=answer["ETag"], DistributionConfig=config
+        )
+        secrets = self.client("secretsmanager")
+        for secret in secrets.list_secrets()["SecretList"]:
+            secrets.put_secret_value(SecretId=secret["ARN"], SecretString="by hand")
+            secrets.update_secret(SecretId=secret["ARN"], KmsKeyId="alias/aws/secretsmanager")
+
+    def lose(self) -> None:
+        """What nobody uses is deleted for good, and records with it."""
+        acm, secrets = self.client("acm"), self.client("secretsmanager")
+        everything = acm.list_certificates(Includes={"keyTypes": ["EC_prime256v1"]})
+        for certificate in everything["CertificateSummaryList"]:
+            with suppress(acm.exceptions.ResourceInUseException):
+                acm.delete_certificate(CertificateArn=certificate["CertificateArn"])
+        for secret in secrets.list_secrets()["SecretList"]:
+            with suppress(secrets.exceptions.InvalidParameterException):
+                secrets.remove_regions_from_replication(
+                    SecretId=secret["ARN"], RemoveReplicaRegions=["us-east-1"]
+                )
+            secrets.delete_secret(SecretId=secret["ARN"], ForceDeleteWithoutRecovery=True)
+        s3 = self.cloud.client("s3")
+        for key in list(self.cloud.store.keys("deployments/shop/acm/edge:us-east-1")):
+            s3.delete_object(Bucket=self.cloud.store.bucket, Key=key)
+
+
+def _there(request: Any, **_: Any) -> None:
+    # moto's own way to say whose call this is.
+    request.headers["x-moto-account-id"] = EDGE
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What is left out of the policy: a statement, one of its actions, or one of its resources by
+    its place among them."""
+
+    sid: str
+    action: str | None = None
+    resource: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.action is None and self.resource is None
+
+    def __str__(self) -> str:
+        return "-".join(
+            str(each) for each in (self.sid, self.action, self.resource) if each is not None
+        )
+
+    def of(self, statement: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if statement["Sid"] != self.sid:
+            return statement
+        if self.action:
+            left = [each for each in statement["Action"] if each != self.action]
+            assert left != statement["Action"]
+            return {**statement, "Action": left}
+        if self.resource is not None:
+            left = list(statement["Resource"])
+            del left[self.resource]
+            return {**statement, "Resource": left}
+        return None
+
+
+def parts(text: str) -> list[Removed]:
+    certificate = f"arn:aws:acm:eu-west-1:{EDGE}:certificate/12345678-1234-1234-1234-123456789012"
+    key = f"arn:aws:kms:{REGION}:{EDGE}:key/12345678-1234-1234-1234-123456789012"
+    (role,) = needed(read(text, certificate, key), "edge", HOME)
+    found = []
+    for policy in role.policies:
+        for statement in policy["Statement"]:
+            sid = statement["Sid"]
+            found.append(Removed(sid))
+            if isinstance(statement["Action"], list):
+                found += [Removed(sid, action=action) for action in statement["Action"]]
+            if isinstance(statement["Resource"], list):
+                found += [Removed(sid, resource=n) for n in range(len(statement["Resource"]))]
+    return found
+
+
+# What is deployed to see that nothing of a kind can be left out: an import in ACM is read and moved
+# because of others.
+NEEDED = {
+    "Acm": {"acm", "apigateway", "cloudfront", "listener"},
+    "Apigateway": {"acm", "apigateway"},
+    "Cloudfront": {"acm", "cloudfront"},
+    "Listener": {"acm", "listener"},
+    "Secretsmanager": {"secretsmanager"},
+}
+
+
+def kinds_for(removed: Removed) -> set[str]:
+    (kinds,) = (kinds for kind, kinds in NEEDED.items() if removed.sid.startswith(kind))
+    return kinds
+
+
+@pytest.fixture
+def elsewhere(cloud: Cloud, quick: None) -> Elsewhere:
+    return Elsewhere(cloud, FILE)
+
+
+def test_every_kind_is_shown(elsewhere: Elsewhere) -> None:
+    named = {target.type for pipeline in elsewhere.file.pipelines for target in pipeline.targets}
+    assert named == set(KINDS)
+    assert set(NEEDED) == {kind.capitalize() for kind in KINDS}
+
+
+@pytest.mark.parametrize("kinds", NEEDED.values(), ids=NEEDED)
+def test_what_it_prints_is_enough(elsewhere: Elsewhere, kinds: set[str]) -> None:
+    elsewhere.run(elsewhere.role(elsewhere.policies), kinds)
+
+
+def refused_without(elsewhere: Elsewhere, removed: Removed) -> None:
+    role = elsewhere.role(elsewhere.policies, without=removed)
+    with pytest.raises(AccessDenied):
+        elsewhere.run(role, kinds_for(removed))
+
+
+@pytest.mark.parametrize("removed", [each for each in parts(FILE) if each.whole], ids=str)
+def test_no_statement_can_be_left_out(elsewhere: Elsewhere, removed: Removed) -> None:
+    refused_without(elsewhere, removed)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("removed", [each for each in parts(FILE) if not each.whole], ids=str)
+def test_nothing_of_a_statement_can_be_left_out(elsewhere: Elsewhere, removed: Removed) -> None:
+    refused_without(elsewhere, removed)
+
+
+def test_an_edge_optimized_domain_name_needs_one_more(cloud: Cloud, quick: None) -> None:
+    first = Elsewhere(cloud, AT_THE_EDGE)
+    cloud.publish(["edge.example.com"], pipeline="shop")
+    first.deploy(first.role(first.policies), {"acm", "apigateway"})
+    cloud.reset()
+    again = Elsewhere(cloud, AT_THE_EDGE)
+    cloud.publish(["edge.example.com"], pipeline="shop")
+    role = again.role(again.policies, without=Removed("ApigatewayPointAtTheEdge"))
+    with pytest.raises(AccessDenied, match="cloudfront:UpdateDistribution"):
+        again.deploy(role, {"acm", "apigateway"})
+
+
+# What is looked at
+
+
+def look(elsewhere: Elsewhere) -> None:
+    """What the finder and the watcher read. Raises AccessDenied."""
+    (pipeline,), accounts = elsewhere.file.pipelines, elsewhere.file.accounts
+    inventory = Inventory(elsewhere.cloud.aws, accounts)
+    for selection in pipeline.selections:
+        for at in selection.locations:
+            items = inventory.tagged(at, inventory.items(selection.type, at))
+            assert items, f"there are no {selection.things}"
+            if selection.reads_certificates:
+                assert all(each.certificates for each in inventory.with_certificates(at, items))
+    for alarm in alarms.read(pipeline.waves[0].alarms, accounts, elsewhere.cloud.aws).values():
+        if alarm.unknown:
+            raise AccessDenied(alarm.unknown, action="", code="")
+
+
+def put_alarm(elsewhere: Elsewhere) -> None:
+    elsewhere.client("cloudwatch", "eu-west-1").put_metric_alarm(
+        AlarmName="errors",
+        Namespace="shop",
+        MetricName="Errors",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1.0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+
+
+def test_what_it_prints_is_enough_to_look_and_to_deploy_what_was_found(
+    cloud: Cloud, quick: None
+) -> None:
+    elsewhere = Elsewhere(cloud, FOUND)
+    put_alarm(elsewhere)
+    role = elsewhere.role(elsewhere.policies)
+    look(elsewhere)
+    cloud.publish()
+    found: list[Target] = [
+        Cloudfront(account="edge", distribution="E2QWRUHEXAMPLE"),
+        Listener(account="edge", listener=ALB, default=True),
+        Secretsmanager(account="edge", name="tls/a", region=REGION),
+    ]
+    for target in with_needs(found).values():
+        cloud.deploy(target, role=role)
+
+
+@pytest.mark.parametrize(
+    "removed",
+    [each for each in parts(FOUND) if each.whole and not each.sid.startswith(tuple(NEEDED))],
+    ids=str,
+)
+def test_nothing_can_be_left_out_to_look(cloud: Cloud, quick: None, removed: Removed) -> None:
+    elsewhere = Elsewhere(cloud, FOUND)
+    put_alarm(elsewhere)
+    elsewhere.role(elsewhere.policies, without=removed)
+    with pytest.raises(AccessDenied):
+        look(elsewhere)
+
+
+# What it does not allow
+
+
+def test_it_allows_nothing_else(elsewhere: Elsewhere) -> None:
+    role = elsewhere.role(elsewhere.policies)
+    acting = elsewhere.cloud.aws.acting_as(role.role_arn, role.external_id)
+    acm, secrets = acting.acm(REGION), acting.secretsmanager(REGION)
+    theirs = resources.imported_certificate(DOMAINS, account=EDGE, region=REGION)
+    bundle = make_bundle(DOMAINS)
+    certificate: dict[str, Any] = {
+        "Certificate": bundle.certificate.encode(),
+        "CertificateChain": bundle.chain.encode(),
+        "PrivateKey": bundle.private_key.reveal().encode(),
+    }
+    other: Any = {"Key": "certrail:owner", "Value": "another-bucket"}
+    key = elsewhere.client("kms").create_key()["KeyMetadata"]["Arn"]
+    elsewhere.client("secretsmanager").create_secret(Name="theirs", SecretString="1")
+    refused: list[Callable[[], object]] = [
+        lambda: acm.import_certificate(**certificate),
+        lambda: acm.import_certificate(**certificate, Tags=[other]),
+        lambda: acm.import_certificate(**certificate, CertificateArn=theirs),
+        lambda: acm.delete_certificate(CertificateArn=theirs),
+        lambda: acting.acm("eu-west-2").import_certificate(**certificate, Tags=[other]),
+        lambda: acting.tagging("eu-west-2").get_resources(),
+        lambda: acting.cloudfront().get_distribution(Id="E2THEIRS"),
+        lambda: acting.elbv2("eu-west-2").describe_listeners(PageSize=1),
+        lambda: acting.elbv2(REGION).modify_listener(ListenerArn=f"{ALB}0", Port=80),
+        lambda: acting.apigateway(REGION).get_domain_name(domainName="edge.example.com"),
+        lambda: secrets.get_secret_value(SecretId="tls/a"),
+        lambda: secrets.put_secret_value(SecretId="theirs", SecretString="2"),
+        lambda: secrets.create_secret(Name="tls/other", SecretString="1"),
+        lambda: secrets.create_secret(Name="tls/new", SecretString="1", KmsKeyId=key),
+        lambda: secrets.list_secrets(),
+        lambda: acting.route53().list_hosted_zones(),
+    ]
+    for call in refused:
+        with pytest.raises(AccessDenied):
+            call()

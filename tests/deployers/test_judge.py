@@ -1,0 +1,538 @@
+"""What follows from what was seen: pure functions, so they are tried on thousands of histories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certrail.records import Check, Record, Rollout, State
+from certrail.store import Current, Rollback
+from certrail.target import Deployed, Endpoint
+from certrail.waves import ONE_WAVE, Wave
+from deployers.judge import (
+    AGAIN,
+    GRACE,
+    HOUR,
+    LADDER,
+    SOON,
+    Alarm,
+    Judgement,
+    WayBack,
+    attention,
+    is_due,
+    judged,
+    looked,
+)
+from deployers.rollout import gates
+from deployers.seen import Seen, Verdict
+from tests.certrail.bundles import NOW
+from tests.deployers.test_rollout import current as current_of
+
+ENDPOINT = Endpoint("lb.example", 443, ("shop.example.com", ""))
+MINUTE = timedelta(minutes=1)
+UNTIL = NOW + 30 * MINUTE
+FRESH = Check(UNTIL, NOW)
+CURRENT = replace(current_of(2), previous=f"{1:064x}")
+BEFORE = current_of(1)
+
+
+def record(
+    address: str = "listener/a",
+    state: State = State.DEPLOYED,
+    *,
+    generation: int = 2,
+    endpoints: tuple[Endpoint, ...] = (ENDPOINT,),
+    check: Check | None = FRESH,
+    **more: object,
+) -> Record:
+    fingerprint = f"{generation:064x}"
+    made = Record(
+        pipeline="shop",
+        address=address,
+        kind="listener",
+        state=state,
+        generation=generation,
+        fingerprint=fingerprint,
+        spec="",
+        at=NOW,
+        held=Deployed(fingerprint, "arn", endpoints=endpoints),
+        check=check,
+    )
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def served(address: str = "listener/a", generation: int = 2) -> Record:
+    check = Check(UNTIL, NOW + AGAIN, served_at=NOW)
+    good = f"{generation:064x}"
+    return record(address, State.SERVED, generation=generation, check=check, good=good)
+
+
+def failed(address: str = "listener/a", **more: object) -> Record:
+    check = Check(UNTIL, NOW + AGAIN, saw="no", failed=True)
+    made = record(address, State.FAILED, check=check, error=f"{address}: no")
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def seen(*verdicts: Verdict) -> dict[Endpoint, list[Seen]]:
+    """Each at an address of its own, for every name."""
+    return {
+        ENDPOINT: [
+            Seen(f"198.18.0.{number}:443", name, verdict, str(verdict))
+            for number, verdict in enumerate(verdicts)
+            for name in ENDPOINT.server_names
+        ]
+    }
+
+
+GOOD, OTHER, UNTRUSTED = Verdict.GOOD, Verdict.OTHER, Verdict.UNTRUSTED
+REFUSED, AWAY, SKIPPED = Verdict.REFUSED, Verdict.UNREACHABLE, Verdict.SKIPPED
+
+
+# One look
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "at", "state"),
+    [
+        ([GOOD], NOW, State.SERVED),
+        ([GOOD, GOOD], UNTIL + AGAIN, State.SERVED),
+        # An address that cannot be reached, such as IPv6 from where there is none, says nothing.
+        ([GOOD, AWAY], NOW, State.SERVED),
+        # Not yet …
+        ([GOOD, OTHER], NOW, State.DEPLOYED),
+        ([REFUSED], NOW, State.DEPLOYED),
+        ([AWAY], NOW, State.DEPLOYED),
+        # … and wrong.
+        ([GOOD, OTHER], UNTIL, State.FAILED),
+        ([REFUSED], UNTIL, State.FAILED),
+        ([AWAY], UNTIL, State.FAILED),
+        # At once, as time does not heal it.
+        ([GOOD, UNTRUSTED], NOW, State.FAILED),
+        # What nobody looked at is nobody's fault.
+        ([GOOD, SKIPPED], UNTIL + AGAIN, State.DEPLOYED),
+        ([SKIPPED, UNTRUSTED], NOW, State.FAILED),
+    ],
+)
+def test_not_yet_and_wrong_differ(verdicts: list[Verdict], at: datetime, state: State) -> None:
+    after = looked(record(), seen(*verdicts), at)
+    assert after.state is state
+    assert after.check
+    assert after.check.failed == (state is State.FAILED)
+    assert (after.good == after.fingerprint) == (state is State.SERVED)
+    assert (after.check.served_at == at) == (state is State.SERVED)
+
+
+def test_a_name_must_be_seen_somewhere() -> None:
+    half = [
+        Seen("198.18.0.1:443", "shop.example.com", GOOD, "well"),
+        Seen("198.18.0.1:443", "", AWAY, "cannot be reached"),
+    ]
+    assert looked(record(), {ENDPOINT: half}, NOW).state is State.DEPLOYED
+
+
+def test_a_host_without_an_address_is_one_thing_seen() -> None:
+    after = looked(record(), {ENDPOINT: [Seen("lb.example", "", AWAY, "no address")]}, UNTIL)
+    assert after.state is State.FAILED
+    assert after.check
+    assert not after.check.reached
+    assert after.error
+    assert "lb.example" in after.error
+    assert "`verify: false`" in after.error
+
+
+def test_the_error_says_what_clients_get_and_what_to_do() -> None:
+    after = looked(record(), seen(UNTRUSTED), NOW)
+    assert after.error
+    assert after.error.startswith("listener/a: clients do not get 000000000000: 198.18.0.0:443")
+    assert "`trust`" in after.error
+    many = looked(record(), seen(*[OTHER] * 9), UNTIL)
+    assert many.error
+    assert "; and 15 more" in many.error
+
+
+def test_looks_become_rarer_and_the_last_is_when_the_time_is_over() -> None:
+    now, one = NOW, record()
+    times = []
+    while one.state is State.DEPLOYED:
+        one = looked(one, seen(OTHER), now)
+        assert one.check
+        assert one.check.next
+        times.append(one.check.next - now)
+        now = one.check.next
+    assert times[:5] == list(LADDER[:5])
+    # At 30 minutes exactly, and from then on with every hourly run.
+    assert sum(times[:-1], timedelta(0)) == UNTIL - NOW
+    assert times[-1] == HOUR
+    assert one.state is State.FAILED
+
+
+def test_what_was_served_is_looked_at_closely_before_it_is_called_wrong() -> None:
+    now = NOW + AGAIN
+    one = looked(served(), seen(OTHER), now)
+    assert one.state is State.SERVED
+    assert looked(one, seen(GOOD), now + MINUTE).state is State.SERVED
+    ends = now + GRACE
+    while one.state is State.SERVED:
+        assert one.check
+        assert one.check.next
+        assert now < one.check.next <= ends
+        now = one.check.next
+        one = looked(one, seen(OTHER), now)
+    assert now == ends
+    assert one.state is State.FAILED
+    # And recovers.
+    well = looked(one, seen(GOOD), now + AGAIN)
+    assert (well.state, well.error) == (State.SERVED, None)
+    assert well.check
+    assert not well.check.failed
+
+
+def test_what_is_not_served_any_more_is_nothing_to_go_back_to() -> None:
+    """Somebody's certificate wins over ours: no certificate of ours will be seen, and to issue one
+    and go back, day after day, would help nobody."""
+    assert looked(failed(good=f"{2:064x}"), seen(AWAY), UNTIL).good == f"{2:064x}"
+    lost = looked(failed(good=f"{2:064x}"), seen(OTHER), UNTIL)
+    assert lost.good is None
+    new = looked(record(generation=3, good=lost.good), seen(OTHER), UNTIL)
+    begun = Rollout("shop", 3, new.fingerprint, NOW, NOW)
+    judgement = judge(begun, new, current=current_of(3), way_back=WayBack(CURRENT))
+    assert judgement.back is None
+    assert judgement.rollout.failed
+    # While one that fails first keeps what was well before it.
+    assert looked(record(good=GOOD_BEFORE), seen(OTHER), UNTIL).good == GOOD_BEFORE
+
+
+def test_a_failure_stays_until_it_is_seen_well() -> None:
+    one = failed()
+    for verdict in (AWAY, OTHER, UNTRUSTED, SKIPPED):
+        one = looked(one, seen(verdict), NOW + AGAIN)
+        assert one.state is State.FAILED
+        assert one.check
+        assert one.check.failed
+        assert one.check.next
+        assert one.check.next > NOW + AGAIN
+
+
+VERDICTS = st.lists(st.sampled_from(Verdict), min_size=1, max_size=3)
+STEPS = st.lists(st.tuples(VERDICTS, st.timedeltas(timedelta(0), 2 * AGAIN)), max_size=12)
+
+
+@given(STEPS)
+def test_whatever_is_seen_there_is_a_next_look_and_no_failure_too_early(
+    steps: list[tuple[list[Verdict], timedelta]],
+) -> None:
+    one, now = record(), NOW
+    for verdicts, later in steps:
+        now += later
+        before, one = one, looked(one, seen(*verdicts), now)
+        assert one.check
+        assert one.check.next
+        assert now < one.check.next <= now + AGAIN
+        if one.state is State.FAILED and before.state is not State.FAILED:
+            assert UNTRUSTED in verdicts or now >= UNTIL
+            assert set(verdicts) - {GOOD, SKIPPED}
+        if one.state is State.SERVED and before.state is not State.SERVED:
+            assert GOOD in verdicts
+            assert not set(verdicts) & {OTHER, UNTRUSTED, REFUSED, SKIPPED}
+
+
+# Waves
+
+CANARY, REST = Wave("canary", 30 * MINUTE), Wave("rest")
+NUMBERS = {"listener/a": 0, "listener/b": 1}
+NOWHERE = WayBack(None, "it is the pipeline's first certificate")
+
+
+def judge(
+    rollout: Rollout | None,
+    *records: Record,
+    waves: tuple[Wave, ...] = (CANARY, REST),
+    alarms: Mapping[str, Alarm] | None = None,
+    way_back: WayBack = NOWHERE,
+    current: Current = CURRENT,
+    now: datetime = NOW,
+) -> Judgement:
+    return judged(
+        rollout,
+        current,
+        waves,
+        {address: min(number, len(waves) - 1) for address, number in NUMBERS.items()},
+        {each.address: each for each in records},
+        alarms or {},
+        lambda: way_back,
+        now,
+    )
+
+
+def old(address: str) -> Record:
+    return served(address, 1)
+
+
+def test_a_wave_after_the_other() -> None:
+    first = judge(None, old("listener/a"), old("listener/b")).rollout
+    assert (first.passed, first.began_at, first.served_at) == (0, NOW, None)
+    deployed = judge(first, record("listener/a"), old("listener/b")).rollout
+    assert deployed.served_at is None
+    bakes = judge(first, served("listener/a"), old("listener/b")).rollout
+    assert bakes.served_at == NOW
+    assert bakes.next == NOW + SOON
+    early = judge(bakes, served("listener/a"), old("listener/b"), now=NOW + 29 * MINUTE).rollout
+    assert (early.passed, early.next) == (0, NOW + 30 * MINUTE)
+    over = NOW + 30 * MINUTE
+    second = judge(early, served("listener/a"), old("listener/b"), now=over).rollout
+    assert (second.passed, second.began_at, second.served_at) == (1, over, None)
+    done = judge(second, served("listener/a"), served("listener/b"), now=over + HOUR).rollout
+    assert (done.passed, done.done_at, done.next) == (2, over + HOUR, None)
+
+
+def test_where_nobody_can_look_deployed_is_all_there_is() -> None:
+    both = [record(address, check=None, endpoints=()) for address in NUMBERS]
+    assert judge(None, *both, waves=ONE_WAVE).rollout.done_at == NOW
+
+
+def test_a_wave_begins_only_while_its_alarms_are_quiet() -> None:
+    wave = replace(CANARY, alarms=("errors",))
+    rings = {"errors": Alarm("errors", NOW - HOUR)}
+    waits = judge(None, old("listener/a"), waves=(wave, REST), alarms=rings).rollout
+    assert waits.began_at is None
+    assert waits.waits_for
+    assert "the alarm errors rings since" in waits.waits_for
+    closed = gates((wave, REST), [], CURRENT, waits).closed_to("listener/a")
+    assert closed is not None
+    later = NOW + HOUR
+    quiet = {"errors": Alarm("errors")}
+    begun = judge(waits, old("listener/a"), waves=(wave, REST), alarms=quiet, now=later).rollout
+    assert (begun.began_at, begun.waits_for) == (later, None)
+
+
+def test_the_first_wave_with_alarms_is_closed_until_somebody_looked_at_them() -> None:
+    wave = replace(CANARY, alarms=("errors",))
+    assert not gates((wave, REST), [], CURRENT, None).begun
+    assert gates((CANARY, REST), [], CURRENT, None).begun
+
+
+RINGS = {"errors": Alarm("errors", NOW + MINUTE)}
+ALARMED = (replace(CANARY, alarms=("errors",)), REST)
+BEGUN = Rollout("shop", 2, CURRENT.fingerprint, NOW, began_at=NOW)
+
+
+@pytest.mark.parametrize("target", [old("listener/a"), record("listener/a"), served("listener/a")])
+def test_an_alarm_that_begins_to_ring_rolls_back(target: Record) -> None:
+    judgement = judge(BEGUN, target, waves=ALARMED, alarms=RINGS, way_back=WayBack(BEFORE))
+    assert judgement.back
+    assert "the alarm errors rings since" in judgement.back
+
+
+def test_during_the_bake_alarms_are_looked_at_every_few_minutes() -> None:
+    quiet = {"errors": Alarm("errors")}
+    bakes = judge(BEGUN, served("listener/a"), waves=ALARMED, alarms=quiet).rollout
+    assert bakes.next == NOW + 5 * MINUTE
+    judgement = judge(
+        bakes,
+        served("listener/a"),
+        waves=ALARMED,
+        alarms=RINGS,
+        way_back=WayBack(BEFORE),
+        now=NOW + 5 * MINUTE,
+    )
+    assert judgement.back
+
+
+def test_an_alarm_that_does_not_exist_stops_it_until_it_does() -> None:
+    gone = {"errors": Alarm("errors", unknown="there is no alarm errors; create it")}
+    stops = judge(None, old("listener/a"), waves=ALARMED, alarms=gone, way_back=WayBack(BEFORE))
+    assert stops.back is None
+    assert stops.rollout.failed == "wave `canary`: there is no alarm errors; create it"
+    there = {"errors": Alarm("errors")}
+    goes_on = judge(stops.rollout, old("listener/a"), waves=ALARMED, alarms=there).rollout
+    assert (goes_on.failed, goes_on.began_at) == (None, NOW)
+
+
+GOOD_BEFORE = f"{1:064x}"
+
+
+@pytest.mark.parametrize(
+    ("target", "back"),
+    [
+        pytest.param(failed(good=GOOD_BEFORE), True, id="not served, the one before was"),
+        pytest.param(failed(), False, id="not served, and nothing ever was"),
+        pytest.param(
+            failed(
+                good=GOOD_BEFORE,
+                check=Check(UNTIL, NOW, saw="away", failed=True, reached=False),
+            ),
+            False,
+            id="nothing was reached",
+        ),
+        pytest.param(
+            record(
+                state=State.FAILED,
+                refused=True,
+                check=None,
+                error="ACM refused it",
+                held=Deployed(GOOD_BEFORE, "arn"),
+            ),
+            True,
+            id="the service refused the bundle",
+        ),
+    ],
+)
+def test_who_fails_goes_back_to_what_was_well_there(target: Record, back: bool) -> None:
+    judgement = judge(BEGUN, target, way_back=WayBack(BEFORE))
+    assert (judgement.back is not None) is back
+    if not back:
+        assert judgement.rollout.failed
+        assert "Not rolled back: " in judgement.rollout.failed
+        assert gates((CANARY, REST), [], CURRENT, judgement.rollout).stopped
+
+
+def test_a_deployment_that_fails_for_itself_only_waits() -> None:
+    gone = record(state=State.FAILED, check=None, error="there is no listener", good=GOOD_BEFORE)
+    judgement = judge(BEGUN, gone, way_back=WayBack(BEFORE))
+    assert judgement == Judgement(BEGUN)
+
+
+def test_why_there_is_no_way_back_is_told_and_stays_until_it_is_well() -> None:
+    bad = failed(good=GOOD_BEFORE)
+    stopped = judge(BEGUN, bad, way_back=WayBack(None, "it ends too soon")).rollout
+    assert stopped.failed == "wave `canary`: listener/a: no. Not rolled back: it ends too soon"
+    assert judge(stopped, bad, way_back=WayBack(None, "it ends too soon")).rollout == stopped
+    later = NOW + HOUR
+    well = judge(stopped, served(), now=later).rollout
+    assert (well.failed, well.began_at, well.served_at) == (None, later, later)
+
+
+def test_after_the_last_wave_a_failure_is_told_and_nothing_more() -> None:
+    done = replace(BEGUN, passed=2, done_at=NOW)
+    assert judge(done, failed(good=GOOD_BEFORE), way_back=WayBack(BEFORE)) == Judgement(done)
+
+
+def test_a_rollback_goes_everywhere_at_once_and_is_not_rolled_back() -> None:
+    why = Rollback(of=f"{2:064x}", generation=2, reason="no", by="me", at=NOW)
+    back = replace(current_of(3), rollback=why)
+    assert gates((CANARY, REST), [], back, None).closed_to("listener/b") is None
+    begun = judge(None, *map(old, NUMBERS), current=back, waves=ALARMED, alarms=RINGS)
+    assert (begun.back, begun.rollout.failed) == (None, None)
+    both = [replace(served(address, 3), good=None) for address in NUMBERS]
+    assert judge(begun.rollout, *both, current=back, waves=ALARMED).rollout.done_at == NOW
+
+
+def test_a_newer_rollout_is_left_to_who_sees_its_certificate() -> None:
+    newer = replace(BEGUN, generation=9)
+    assert judge(newer, failed(), way_back=WayBack(BEFORE)) == Judgement(newer)
+
+
+# Any state
+
+MOMENTS = st.sampled_from([-HOUR, -MINUTE, timedelta(0), MINUTE, HOUR]).map(lambda at: NOW + at)
+RECORDS = st.sampled_from(
+    [
+        lambda address: old(address),
+        lambda address: record(address),
+        lambda address: record(address, State.DEPLOYING, check=None),
+        lambda address: record(address, check=None, endpoints=()),
+        lambda address: served(address),
+        lambda address: failed(address),
+        lambda address: failed(address, good=GOOD_BEFORE),
+        lambda address: record(address, State.FAILED, check=None, error="gone"),
+        lambda address: record(address, State.FAILED, check=None, error="no", refused=True),
+    ]
+)
+ROLLOUTS = st.none() | st.builds(
+    Rollout,
+    pipeline=st.just("shop"),
+    generation=st.sampled_from([1, 2]),
+    fingerprint=st.just(CURRENT.fingerprint),
+    at=st.just(NOW - HOUR),
+    began_at=st.none() | MOMENTS,
+    passed=st.integers(0, 2),
+    served_at=st.none() | MOMENTS,
+    next=st.none() | MOMENTS,
+    done_at=st.none(),
+    failed=st.none() | st.just("it was stopped"),
+)
+ALARM = st.builds(
+    Alarm, st.just("errors"), st.none() | MOMENTS, st.none() | st.just("there is no such alarm")
+)
+WAYS_BACK = st.sampled_from([WayBack(BEFORE), NOWHERE])
+
+
+@given(ROLLOUTS, RECORDS, RECORDS, ALARM, WAYS_BACK, MOMENTS)
+def test_the_same_state_gets_the_same_answer_and_a_second_run_writes_nothing(
+    rollout: Rollout | None, a: object, b: object, alarm: Alarm, way_back: WayBack, now: datetime
+) -> None:
+    there = (a("listener/a"), b("listener/b"))  # type: ignore[operator]
+
+    def run(before: Rollout | None) -> Judgement:
+        alarms = {"errors": alarm}
+        return judge(before, *there, waves=ALARMED, alarms=alarms, way_back=way_back, now=now)
+
+    first = run(rollout)
+    assert run(rollout) == first
+    if first.back is None:
+        assert run(first.rollout) == first
+    before = rollout if rollout and rollout.generation == 2 else None
+    after = first.rollout
+    assert after.passed >= (before.passed if before else 0)
+    # The second wave never begins before the first is served and quiet.
+    if after.passed and not (before and before.passed):
+        assert there[0].state is State.SERVED or there[0].check is None
+        assert alarm.rings_since is None
+        assert alarm.unknown is None
+    if first.back:
+        assert way_back.to
+        assert after.done_at is None
+
+
+@given(ROLLOUTS, RECORDS, RECORDS, MOMENTS)
+def test_whatever_is_to_be_done_somebody_is_called_to_do(
+    rollout: Rollout | None, a: object, b: object, now: datetime
+) -> None:
+    """Without alarms: where a run would write something, the router sends one now; and where a run
+    has written, what lies within the hour is looked at in time."""
+    there = {each.address: each for each in (a("listener/a"), b("listener/b"))}  # type: ignore[operator]
+    waves = (CANARY, REST)
+
+    def when(before: Rollout | None) -> datetime | None:
+        return attention(before, CURRENT, waves, NUMBERS, there, now)
+
+    judgement = judge(rollout, *there.values(), waves=waves, now=now)
+    stands = judgement.rollout
+    before = replace(rollout, next=None) if rollout else None
+    if before is None or replace(stands, next=None, failed=None) != replace(before, failed=None):
+        then = when(rollout)
+        assert then is not None
+        assert then <= now or (rollout is not None and rollout.next is not None)
+    after = when(stands)
+    if stands.served_at and not stands.done_at and not stands.failed:
+        assert after is not None
+        assert after <= stands.served_at + CANARY.bake or after <= now + SOON
+    if any(is_due(each, CURRENT, now) for each in there.values()):
+        assert after is not None
+        assert after <= now
+
+
+def test_before_there_is_anything_nobody_is_called() -> None:
+    assert attention(None, None, ONE_WAVE, NUMBERS, {}, NOW) is None
+    assert attention(None, CURRENT, ONE_WAVE, {}, {}, NOW) is None
+
+
+def test_when_all_is_served_the_next_look_is_tomorrow() -> None:
+    both = {address: served(address) for address in NUMBERS}
+    done = judge(None, *both.values(), waves=ONE_WAVE).rollout
+    assert done.done_at == NOW
+    numbers = dict.fromkeys(NUMBERS, 0)
+    assert attention(done, CURRENT, ONE_WAVE, numbers, both, NOW) == NOW + AGAIN
+
+
+def test_who_waits_for_an_alarm_is_called_when_it_was_agreed_and_not_before() -> None:
+    rings = {"errors": Alarm("errors", NOW - HOUR)}
+    waits = judge(None, old("listener/a"), waves=ALARMED, alarms=rings).rollout
+    there = {"listener/a": old("listener/a")}
+    assert attention(waits, CURRENT, ALARMED, NUMBERS, there, NOW) == waits.next
+    assert waits.next == NOW + SOON

@@ -1,0 +1,746 @@
+"""The watcher at work: what is deployed is looked at by real handshakes, waves begin and go back.
+
+The clock is the test's own; the certificates are valid whatever it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from textwrap import indent
+
+import pytest
+
+from certrail.bundle import Bundle
+from certrail.errors import AwsError, CertrailError
+from certrail.nameservers import Server
+from certrail.pipelines import Issuer, Pipelines, load
+from certrail.records import Record, Rollout, State
+from certrail.store import CONFIG_KEY, Current, Rollback, current_key, record_key, rollout_key
+from deployers import watcher
+from deployers.deploy import deploy_target
+from deployers.job import role_of
+from deployers.judge import AGAIN, attention
+from deployers.kinds.all import AnyTarget
+from deployers.rollout import plan
+from deployers.verify import Way
+from deployers.view import READERS, View, look_at
+from deployers.watcher import Watcher
+from sandbox import resources
+from sandbox.propagation import Delay, propagation
+from sandbox.visitor import Visitor
+from tests.certrail.bundles import NOW, Authority, authority, make_bundle
+from tests.deployers.cloud import ACCOUNT, DOMAINS, OURS, PIPELINE, Cloud
+from tests.deployers.internet import internet
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+PATIENCE = timedelta(seconds=20)
+CANARY, REST = (
+    f"arn:aws:elasticloadbalancing:{region}:{ACCOUNT}:listener/app/shop/{number * 16}/{number * 16}"
+    for region, number in (("eu-central-1", "1"), ("us-east-1", "2"))
+)
+CANARY_ADDRESS, REST_ADDRESS = (
+    f"listener/app/shop/{number * 16}/{number * 16}" for number in ("1", "2")
+)
+FILE = """\
+issuers:
+  ca:
+    directory: https://ca.example/directory
+    trust: |
+{root}
+{accounts}
+defaults: {{region: eu-central-1}}
+pipelines:
+  - name: shop
+    domains: [shop.example.com, "*.shop.example.com"]
+{waves}
+    targets:
+      - {{type: listener, listener: "{canary}"{wave}}}
+      - {{type: listener, listener: "{rest}", default: true}}
+"""
+WAVES = "    waves: [{name: canary, bake: 30m}, {name: rest}]"
+WITH_ALARM = "    waves: [{name: canary, bake: 30m, alarms: [errors]}, {name: rest}]"
+
+
+@dataclass
+class Heard:
+    """What was told, in order."""
+
+    told: list[tuple[str, object]] = field(default_factory=list)
+
+    @property
+    def what(self) -> list[str]:
+        return [name for name, _ in self.told]
+
+    def served(self, rollout: Rollout, before: str | None, targets: int) -> None:
+        self.told.append(("served", rollout.generation))
+
+    def wave_passed(self, rollout: Rollout, wave: str) -> None:
+        self.told.append(("wave_passed", wave))
+
+    def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
+        self.told.append(("rolled_back", why.reason))
+
+    def rollout_failed(self, rollout: Rollout) -> None:
+        self.told.append(("rollout_failed", rollout.failed))
+
+    def check_failed(self, record: Record) -> None:
+        self.told.append(("check_failed", record.address))
+
+    def recovered(self, record: Record) -> None:
+        self.told.append(("recovered", record.address))
+
+
+class World:
+    """A pipeline with a listener in each of two regions, the first of them the canary's, and all
+    functions at work on it, each when its time has come."""
+
+    def __init__(self, cloud: Cloud, way: Way, waves: str = WAVES, accounts: str = "") -> None:
+        self.cloud, self.way = cloud, way
+        self.now = NOW
+        self.heard = Heard()
+        text = FILE.format(
+            root=indent(authority().root, " " * 6),
+            waves=waves,
+            wave=", wave: canary" if waves else "",
+            canary=CANARY,
+            rest=REST,
+            accounts=accounts,
+        )
+        cloud.store.put_pipelines_text(text)
+        self.file = load(text, CONFIG_KEY, Pipelines[AnyTarget])
+        (self.pipeline,) = self.file.pipelines
+        for arn in (CANARY, REST):
+            resources.listener(arn, session=cloud.session, endpoint=cloud.endpoint)
+        propagation.clock = lambda: self.now
+        self.watcher = Watcher(
+            cloud.store, cloud.aws, way, self.heard, "the watcher", lambda: self.now
+        )
+
+    # The functions
+
+    def view(self) -> View:
+        with ThreadPoolExecutor(READERS) as readers:
+            return look_at(self.cloud.store, self.pipeline, readers)
+
+    def deploy(self) -> None:
+        """What the router and the deployers do, until nothing is ready."""
+        while True:
+            view = self.view()
+            assert view.current
+            steps = plan(view.targets, view.current, view.records, self.now, gates=view.gates)
+            ready = [step.target for step in steps if step.ready]
+            for target in ready:
+                try:
+                    deploy_target(
+                        self.cloud.store,
+                        target,
+                        PIPELINE,
+                        role=role_of(target, self.file.accounts),
+                        aws=self.cloud.aws,
+                        now=self.now,
+                        generation=view.current.generation,
+                    )
+                except CertrailError:
+                    # It is on the record.
+                    continue
+            if not ready:
+                return
+
+    def watch(self) -> None:
+        self.watcher.watch(self.pipeline, self.file.accounts, PATIENCE)
+
+    def settle(self) -> None:
+        """Everything that is to be done now."""
+        before = None
+        while (after := self.written()) != before:
+            before = after
+            self.deploy()
+            self.watch()
+
+    def written(self) -> object:
+        view = self.view()
+        return view.current, view.records, view.rollout
+
+    def due(self) -> datetime | None:
+        view = self.view()
+        waves, numbers = self.pipeline.waves, view.gates.waves
+        return attention(view.rollout, view.current, waves, numbers, view.records, self.now)
+
+    def run(self, until: timedelta) -> None:
+        """Let time pass, and everything happen in its time."""
+        end = self.now + until
+        self.settle()
+        while (then := self.due()) and then <= end:
+            self.now = max(then, self.now + timedelta(seconds=1))
+            self.settle()
+        self.now = end
+
+    # What there is
+
+    @property
+    def rollout(self) -> Rollout:
+        found = self.cloud.store.read(rollout_key(PIPELINE), Rollout)
+        assert found
+        return found.value
+
+    @property
+    def current(self) -> Current:
+        found = self.cloud.store.current(PIPELINE)
+        assert found
+        return found
+
+    def record(self, address: str) -> Record:
+        found = self.cloud.store.read(record_key(PIPELINE, address), Record)
+        assert found
+        return found.value
+
+    def states(self) -> dict[str, str]:
+        return {address: self.record(address).state for address in (CANARY_ADDRESS, REST_ADDRESS)}
+
+    def visitor(self, address: str) -> Visitor:
+        """A client that never stops, at a listener that serves already."""
+        held = self.record(address).held
+        assert held
+        assert self.way.proxy
+        (nameserver,) = self.way.nameservers
+        return Visitor(
+            (self.way.proxy.host, self.way.proxy.port),
+            (nameserver.host, nameserver.port),
+            held.endpoints,
+            roots=[authority().root],
+            clock=lambda: NOW,
+        )
+
+    def alarm(self, state: str, name: str = "errors") -> None:
+        cloudwatch = self.cloud.client("cloudwatch")
+        cloudwatch.put_metric_alarm(
+            AlarmName=name,
+            MetricName="5xx",
+            Namespace="shop",
+            Statistic="Sum",
+            Period=60,
+            EvaluationPeriods=1,
+            Threshold=0,
+            ComparisonOperator="GreaterThanThreshold",
+        )
+        cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
+
+
+@pytest.fixture(scope="module")
+def way() -> Iterator[Way]:
+    with internet() as there:
+        yield there
+
+
+@pytest.fixture
+def world(cloud: Cloud, way: Way) -> World:
+    return World(cloud, way)
+
+
+@pytest.fixture
+def alarmed(cloud: Cloud, way: Way) -> World:
+    return World(cloud, way, WITH_ALARM)
+
+
+def unknown_root() -> Bundle:
+    """Its chain builds, and leads to a root that no client has."""
+    return Authority().bundle(DOMAINS)
+
+
+# Served
+
+
+def test_what_is_deployed_is_seen_and_then_all_is_served(cloud: Cloud, world: World) -> None:
+    first = cloud.publish()
+    world.settle()
+    record = world.record(CANARY_ADDRESS)
+    assert record.state is State.SERVED
+    assert record.good == first.fingerprint
+    assert record.check
+    assert (record.check.served_at, record.check.next) == (NOW, NOW + AGAIN)
+    world.run(HOUR)
+    assert set(world.states().values()) == {State.SERVED}
+    assert world.rollout.done_at == NOW + 30 * MINUTE
+    assert world.heard.told == [("wave_passed", "canary"), ("served", 1)]
+
+
+def test_a_wave_begins_when_the_one_before_has_baked(cloud: Cloud, world: World) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    second = cloud.publish()
+    world.run(29 * MINUTE)
+    assert world.record(CANARY_ADDRESS).fingerprint == second.fingerprint
+    assert world.record(REST_ADDRESS).generation == 1
+    assert world.view().gates.closed_to(REST_ADDRESS) == "waiting for wave `canary`"
+    world.run(2 * MINUTE)
+    assert world.record(REST_ADDRESS).fingerprint == second.fingerprint
+    assert set(world.states().values()) == {State.SERVED}
+
+
+def test_not_yet_is_no_failure(cloud: Cloud, world: World) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    propagation.delays["elbv2"] = Delay(reimport=10 * MINUTE)
+    second = cloud.publish()
+    world.settle()
+    record = world.record(CANARY_ADDRESS)
+    assert record.state is State.DEPLOYED
+    assert record.check
+    assert f"not {second.fingerprint[:12]}" in record.check.saw
+    world.run(20 * MINUTE)
+    record = world.record(CANARY_ADDRESS)
+    assert record.state is State.SERVED
+    assert record.check
+    assert record.check.saw == ""
+    assert "check_failed" not in world.heard.what
+
+
+def test_with_nothing_due_nothing_is_looked_at_and_nothing_written(
+    cloud: Cloud, world: World
+) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    mark = cloud.server.calls.mark()
+    for _ in range(3):
+        world.watch()
+    assert cloud.server.calls.writes(since=mark) == []
+    assert world.due() == world.record(CANARY_ADDRESS).check.next  # type: ignore[union-attr]
+
+
+def test_what_was_changed_by_hand_is_told_once_and_recovers(cloud: Cloud, world: World) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    elb = cloud.client("elbv2")
+    arn = world.record(CANARY_ADDRESS).needs["acm/eu-central-1"]
+    foreign = resources.imported_certificate(DOMAINS, region="eu-central-1")
+    certificates = [{"CertificateArn": arn}]
+    elb.add_listener_certificates(ListenerArn=CANARY, Certificates=[{"CertificateArn": foreign}])
+    elb.remove_listener_certificates(ListenerArn=CANARY, Certificates=certificates)
+    world.run(3 * AGAIN)
+    assert world.record(CANARY_ADDRESS).state is State.FAILED
+    assert world.record(REST_ADDRESS).state is State.SERVED
+    assert world.heard.what.count("check_failed") == 1
+    # A rollout that is over is not rolled back.
+    assert world.current.generation == 1
+    elb.add_listener_certificates(ListenerArn=CANARY, Certificates=certificates)
+    elb.remove_listener_certificates(ListenerArn=CANARY, Certificates=[{"CertificateArn": foreign}])
+    world.run(2 * AGAIN)
+    assert world.record(CANARY_ADDRESS).state is State.SERVED
+    assert world.heard.what[-2:] == ["check_failed", "recovered"]
+
+
+def test_an_alias_more_is_looked_at_after_the_daily_check(cloud: Cloud, way: Way) -> None:
+    """What the target is to be looked at for has changed, so there is a new look."""
+    world = World(cloud, way, waves="")
+    cloud.publish()
+    world.run(HOUR)
+    target = next(each for each in world.pipeline.targets if each.address == REST_ADDRESS)
+    before = world.record(REST_ADDRESS)
+    cloud.client("elbv2", "us-east-1").modify_listener(ListenerArn=REST, Port=8443)
+    cloud.deploy(target, now=world.now)
+    after = world.record(REST_ADDRESS)
+    assert before.held
+    assert after.held
+    assert {each.port for each in before.held.endpoints} == {443}
+    assert {each.port for each in after.held.endpoints} == {8443}
+    assert after.state is State.DEPLOYED
+    world.settle()
+    assert world.record(REST_ADDRESS).state is State.SERVED
+    assert cloud.deploy(target, now=world.now).result == "unchanged"
+
+
+STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+
+
+@pytest.mark.parametrize(("chain", "state"), [("its own", State.SERVED), ("another", State.FAILED)])
+def test_a_ca_that_nobody_trusts_is_held_to_the_chain_that_was_published(
+    cloud: Cloud, way: Way, chain: str, state: State
+) -> None:
+    world = World(cloud, way, waves="")
+    world.pipeline = replace(
+        world.pipeline, issuers=(Issuer("staging", STAGING),), targets=world.pipeline.targets[:1]
+    )
+    current = cloud.publish()
+    world.deploy()
+    found = cloud.store.read(current_key(PIPELINE), Current)
+    assert found
+    issued = replace(current.issued, issuer="staging", directory=STAGING)
+    files = dict(current.files)
+    if chain == "another":
+        text = unknown_root().chain
+        key = f"certificates/shop/{current.fingerprint}/chain.pem"
+        cloud.client("s3").put_object(Bucket=cloud.store.bucket, Key=key, Body=text.encode())
+        files["chain.pem"] = hashlib.sha256(text.encode()).hexdigest()
+    staged = replace(current, issued=issued, files=files)
+    cloud.store.write(current_key(PIPELINE), staged, Current, found.etag)
+    world.watch()
+    assert world.record(CANARY_ADDRESS).state is state
+
+
+# Back
+
+
+@pytest.mark.parametrize("waves", [WAVES, ""], ids=["waves", "no waves"])
+def test_a_bad_bundle_is_stopped_at_the_first_wave_and_rolled_back(
+    cloud: Cloud, way: Way, waves: str
+) -> None:
+    world = World(cloud, way, waves)
+    good = cloud.publish()
+    world.run(HOUR)
+    with world.visitor(REST_ADDRESS) as client:
+        mark = cloud.server.calls.mark()
+        bad = cloud.publish(bundle=unknown_root())
+        world.run(HOUR)
+        client.a_round()
+        assert client.fingerprints == ([good.fingerprint] if waves else client.fingerprints)
+        assert [visit for visit in client.a_round() if visit.wrong] == []
+    current = world.current
+    assert (current.generation, current.fingerprint) == (3, good.fingerprint)
+    assert current.rollback
+    assert (current.rollback.of, current.rollback.generation) == (bad.fingerprint, 2)
+    assert current.rollback.by == "the watcher"
+    assert f"clients do not get {bad.fingerprint[:12]}" in current.rollback.reason
+    assert set(world.states().values()) == {State.SERVED}
+    assert {world.record(each).fingerprint for each in world.states()} == {good.fingerprint}
+    assert world.rollout.done_at
+    assert world.heard.what[-3:] == ["check_failed", "rolled_back", "served"]
+    if waves:
+        # To the other wave's region nothing was written.
+        writes = cloud.server.calls.writes("acm", "elasticloadbalancing", since=mark)
+        assert {call.region for call in writes} == {"eu-central-1"}
+        assert [call.action for call in writes] == ["acm:ImportCertificate"] * 2
+
+
+def test_what_acm_itself_refuses_is_rolled_back_before_anybody_gets_it(
+    cloud: Cloud, world: World
+) -> None:
+    good = cloud.publish()
+    world.run(HOUR)
+    with world.visitor(CANARY_ADDRESS) as canary, world.visitor(REST_ADDRESS) as rest:
+        wrong = replace(make_bundle(DOMAINS), chain=unknown_root().chain)
+        cloud.publish(bundle=wrong)
+        world.run(HOUR)
+        for client in (canary, rest):
+            client.a_round()
+            assert client.wrong == []
+            assert client.fingerprints == [good.fingerprint]
+    assert world.current.rollback
+    assert "ACM refused the certificate" in world.current.rollback.reason
+    assert world.current.fingerprint == good.fingerprint
+
+
+def test_a_rollback_that_fails_too_is_not_rolled_back(cloud: Cloud, world: World) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    cloud.publish(bundle=unknown_root())
+    world.deploy()
+    world.watch()
+    assert world.current.rollback
+    # Valid for longer, it fits better.
+    foreign = resources.imported_certificate(DOMAINS, region="eu-central-1")
+    cloud.client("elbv2").add_listener_certificates(
+        ListenerArn=CANARY, Certificates=[{"CertificateArn": foreign}]
+    )
+    world.run(2 * HOUR)
+    assert world.current.generation == 3
+    assert world.rollout.failed
+    assert "generation 3 is itself a rollback; `certrail issue shop`" in world.rollout.failed
+    assert world.heard.what.count("rollout_failed") == 1
+
+
+def test_the_first_certificate_has_nothing_to_go_back_to(cloud: Cloud, world: World) -> None:
+    cloud.publish(bundle=unknown_root())
+    world.run(HOUR)
+    assert world.current.generation == 1
+    assert world.rollout.failed
+    assert "it is the pipeline's first certificate" in world.rollout.failed
+    closed = world.view().gates.closed_to(REST_ADDRESS)
+    assert closed
+    assert closed.startswith("stopped: wave `canary`")
+
+
+def test_nobody_goes_back_to_what_is_about_to_end(cloud: Cloud, world: World) -> None:
+    cloud.publish(bundle=make_bundle(DOMAINS, days=2))
+    world.run(2 * AGAIN - 10 * MINUTE)
+    cloud.publish(bundle=unknown_root())
+    world.run(5 * MINUTE)
+    assert world.current.generation == 2
+    assert world.rollout.failed
+    assert "before all clients had it" in world.rollout.failed
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("privkey.pem", "the private key of {} is gone"),
+        ("bundle.json", "{} was published before certrail kept what a rollback needs"),
+    ],
+)
+def test_nobody_goes_back_to_what_is_not_all_there(
+    cloud: Cloud, world: World, name: str, said: str
+) -> None:
+    good = cloud.publish().fingerprint
+    world.run(HOUR)
+    cloud.publish(bundle=unknown_root())
+    cloud.client("s3").delete_object(
+        Bucket=cloud.store.bucket, Key=f"certificates/shop/{good}/{name}"
+    )
+    world.settle()
+    assert world.current.generation == 2
+    assert world.rollout.failed
+    assert f"Not rolled back: {said.format(good[:12])}" in world.rollout.failed
+    assert world.heard.what[-2:] == ["check_failed", "rollout_failed"]
+
+
+def test_what_cannot_be_reached_stops_the_wave_and_is_not_rolled_back(
+    cloud: Cloud, world: World
+) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        closed = Server(*there.getsockname())
+    world.watcher = replace(world.watcher, way=replace(world.way, proxy=closed))
+    cloud.publish()
+    world.settle()
+    record = world.record(CANARY_ADDRESS)
+    assert record.state is State.DEPLOYED
+    assert record.check
+    assert "cannot be reached" in record.check.saw
+    world.run(HOUR)
+    record = world.record(CANARY_ADDRESS)
+    assert record.state is State.FAILED
+    assert record.error
+    assert "`verify: false`" in record.error
+    assert world.current.generation == 2
+    assert world.rollout.failed
+    assert "nothing is known against the certificate" in world.rollout.failed
+    # AWS has what it should have: the daily run does not deploy it again.
+    target = next(each for each in world.pipeline.targets if each.address == CANARY_ADDRESS)
+    assert cloud.deploy(target, now=world.now).result == "unchanged"
+    assert world.record(CANARY_ADDRESS) == record
+    # And goes on when the way is open again.
+    world.watcher = replace(world.watcher, way=world.way)
+    world.run(AGAIN + HOUR)
+    assert world.rollout.done_at
+    assert set(world.states().values()) == {State.SERVED}
+
+
+# Alarms
+
+
+def test_the_first_wave_waits_for_its_alarm(cloud: Cloud, alarmed: World) -> None:
+    alarmed.alarm("ALARM")
+    cloud.publish()
+    alarmed.settle()
+    assert cloud.server.calls.of("acm:ImportCertificate") == []
+    assert alarmed.rollout.began_at is None
+    alarmed.alarm("OK")
+    alarmed.run(2 * HOUR)
+    assert alarmed.rollout.done_at
+    assert set(alarmed.states().values()) == {State.SERVED}
+
+
+def test_an_alarm_during_the_bake_rolls_back(cloud: Cloud, alarmed: World) -> None:
+    # The alarm's own clock is the machine's, and this is all before.
+    alarmed.now = NOW - 5 * HOUR
+    alarmed.alarm("OK")
+    good = cloud.publish()
+    alarmed.run(2 * HOUR)
+    cloud.publish()
+    alarmed.settle()
+    assert alarmed.rollout.served_at
+    alarmed.alarm("ALARM")
+    alarmed.run(10 * MINUTE)
+    current = alarmed.current
+    assert current.rollback
+    assert "the alarm errors rings since" in current.rollback.reason
+    assert current.fingerprint == good.fingerprint
+    assert alarmed.record(REST_ADDRESS).fingerprint == good.fingerprint
+    assert set(alarmed.states().values()) == {State.SERVED}
+
+
+def test_an_alarm_that_does_not_exist(cloud: Cloud, alarmed: World) -> None:
+    cloud.publish()
+    alarmed.settle()
+    assert alarmed.rollout.failed
+    assert "there is no alarm errors; create it" in alarmed.rollout.failed
+    assert cloud.server.calls.of("acm:ImportCertificate") == []
+    alarmed.alarm("OK")
+    alarmed.run(2 * HOUR)
+    assert alarmed.rollout.done_at
+
+
+def test_an_alarm_of_another_account_is_looked_at_with_the_role_there(
+    cloud: Cloud, way: Way
+) -> None:
+    arn = "arn:aws:cloudwatch:eu-west-1:222222222222:alarm:errors"
+    allow = {"Effect": "Allow", "Action": "cloudwatch:DescribeAlarms", "Resource": "*"}
+    role = cloud.role("222222222222", [allow])
+    waves = f'    waves: [{{name: canary, alarms: ["{arn}"]}}, {{name: rest}}]'
+    accounts = f"accounts: {{there: {{role_arn: '{role.role_arn}', external_id: abc}}}}"
+    world = World(cloud, way, waves, accounts)
+    cloud.publish()
+    world.settle()
+    assert world.rollout.failed
+    assert f"there is no alarm {arn}" in world.rollout.failed
+    seen = cloud.server.calls.of("cloudwatch:DescribeAlarms")
+    assert {(call.account, call.region) for call in seen} == {("222222222222", "eu-west-1")}
+
+
+def test_alarms_that_cannot_be_read_now_are_read_later(
+    cloud: Cloud, alarmed: World, quick: None
+) -> None:
+    alarmed.alarm("OK")
+    cloud.publish()
+    with (
+        cloud.server.refuse("cloudwatch:DescribeAlarms", "ThrottlingException", "Slow."),
+        pytest.raises(AwsError, match="Slow"),
+    ):
+        alarmed.watch()
+    with cloud.server.refuse("cloudwatch:DescribeAlarms", "AccessDenied", "Not you."):
+        alarmed.watch()
+    assert alarmed.rollout.failed
+    assert "cloudwatch:DescribeAlarms" in alarmed.rollout.failed
+    alarmed.run(2 * HOUR)
+    assert alarmed.rollout.done_at
+
+
+# Two at once, and killed anywhere
+
+
+def test_two_at_once_roll_back_once(cloud: Cloud, world: World) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    cloud.publish(bundle=unknown_root())
+    world.deploy()
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(world.watch) for _ in range(2)]:
+            each.result()
+    world.run(HOUR)
+    assert world.current.generation == 3
+    assert world.heard.what.count("rolled_back") == 1
+
+
+class Died(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("survives", range(8))
+def test_killed_before_any_write_the_next_run_finishes(
+    cloud: Cloud, world: World, survives: int
+) -> None:
+    good = cloud.publish()
+    world.run(HOUR)
+    cloud.publish(bundle=unknown_root())
+    left = survives
+
+    def die() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Died
+        cloud.before("PutObject", die)
+
+    cloud.before("PutObject", die)
+    try:
+        world.run(HOUR)
+    except Died:
+        # The claim of a deployer that died is over after five minutes.
+        world.now += 6 * MINUTE
+    cloud.forget()
+    world.run(HOUR)
+    assert (world.current.generation, world.current.fingerprint) == (3, good.fingerprint)
+    assert set(world.states().values()) == {State.SERVED}
+    assert world.rollout.done_at
+
+
+def test_a_record_that_was_written_meanwhile_is_left(cloud: Cloud, world: World) -> None:
+    cloud.publish()
+    world.deploy()
+    key = record_key(PIPELINE, CANARY_ADDRESS)
+    found = cloud.store.read(key, Record)
+    assert found
+    newer = replace(found.value, by="somebody else")
+
+    def write() -> None:
+        cloud.store.write(key, newer, Record, found.etag)
+
+    cloud.before("PutObject", write)
+    world.watch()
+    assert world.record(CANARY_ADDRESS) == newer
+
+
+# The function
+
+
+@dataclass
+class Context:
+    left: int
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.left
+
+
+@pytest.fixture
+def handle(
+    cloud: Cloud, way: Way, monkeypatch: pytest.MonkeyPatch, lambda_logs: None
+) -> Callable[..., object]:
+    assert way.proxy
+    monkeypatch.setenv("CERTRAIL_BUCKET", cloud.store.bucket)
+    monkeypatch.setenv("CERTRAIL_PROXY", str(way.proxy))
+    monkeypatch.setenv("CERTRAIL_NAMESERVERS", ",".join(map(str, way.nameservers)))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OURS)
+    watcher._aws.cache_clear()
+
+    def handle(*names: str, left: int = 60_000) -> object:
+        messages = [
+            {"messageId": str(number), "body": json.dumps({"pipeline": name})}
+            for number, name in enumerate(names)
+        ]
+        return watcher.handle({"Records": messages}, Context(left))
+
+    return handle
+
+
+def test_the_function_looks_once_at_what_is_named_often(
+    cloud: Cloud, world: World, handle: Callable[..., object]
+) -> None:
+    cloud.publish()
+    world.deploy()
+    mark = cloud.server.calls.mark()
+    assert handle("shop", "shop", "gone", "shop") == {"batchItemFailures": []}
+    assert world.record(CANARY_ADDRESS).state is State.SERVED
+    keys = [
+        str((call.params or {})["Key"])
+        for call in cloud.server.calls.of("s3:PutObject", since=mark)
+    ]
+    assert sorted(keys) == sorted([record_key(PIPELINE, CANARY_ADDRESS), rollout_key(PIPELINE)])
+
+
+def test_what_fails_comes_back(cloud: Cloud, world: World, handle: Callable[..., object]) -> None:
+    key = current_key(PIPELINE)
+    cloud.client("s3").put_object(Bucket=cloud.store.bucket, Key=key, Body=b"{}")
+    failed = {"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "2"}]}
+    assert handle("shop", "gone", "shop") == failed
+    assert handle("shop", left=5_000) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+
+
+def test_it_needs_no_private_key(cloud: Cloud, world: World) -> None:
+    cloud.publish()
+    world.run(HOUR)
+    cloud.publish(bundle=unknown_root())
+    world.deploy()
+    mark = cloud.server.calls.mark()
+    world.watch()
+    assert world.current.rollback
+    read = {
+        str((call.params or {})["Key"])
+        for call in cloud.server.calls.of("s3:GetObject", since=mark)
+    }
+    assert not {key for key in read if key.endswith(".pem")}

@@ -1,0 +1,83 @@
+"""Waves and the way back, by the template's own functions with their own roles."""
+
+from __future__ import annotations
+
+from certrail.records import State
+from certrail.store import Current, current_key
+from sandbox.visitor import Visitor
+from tests.certrail.bundles import Authority
+from tests.end_to_end.conftest import World
+
+
+def publish_bad(world: World) -> Current:
+    """A certificate whose chain builds, and leads to a root that no client has."""
+    store = world.store
+    after = store.read(current_key(world.name), Current)
+    assert after
+    bundle = Authority().bundle([world.domain])
+    issued, now = after.value.issued, after.value.published_at
+    return store.publish(world.name, bundle, issued, after=after, now=now)
+
+
+def test_a_bad_bundle_is_stopped_at_the_first_wave_and_rolled_back(world: World) -> None:
+    alarm = f"{world.name}-errors"
+    cloudwatch = world.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=alarm,
+        MetricName="5xx",
+        Namespace="shop",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    text = world.text(
+        f"""
+        - {{type: listener, listener: '{world.listener}', wave: canary}}
+        - {{type: cloudfront, distribution: {world.distribution}}}
+        - {{type: secretsmanager, name: {world.secret}}}
+        """
+    ).replace(
+        "    targets:",
+        f"    waves: [{{name: canary, alarms: [{alarm}]}}, {{name: rest}}]\n    targets:",
+    )
+    world.furnish(text)
+    world.push(text)
+    good = world.current
+    status = world.status()
+    assert status.state == "served"
+    assert [wave.state for wave in status.waves] == ["passed", "passed"]
+
+    rest = world.record(f"cloudfront/{world.distribution}")
+    assert rest.held
+    sandbox = world.sandbox
+    mark = sandbox.server.calls.mark()
+    with Visitor(
+        sandbox.edge.address, sandbox.dns, rest.held.endpoints, roots=[sandbox.ca.root()]
+    ) as client:
+        bad = publish_bad(world)
+        world.settle()
+        client.a_round()
+        assert client.wrong == []
+        assert client.fingerprints == [good.fingerprint]
+    current = world.current
+    assert (current.generation, current.fingerprint) == (3, good.fingerprint)
+    assert current.rollback
+    assert current.rollback.of == bad.fingerprint
+    assert f"clients do not get {bad.fingerprint[:12]}" in current.rollback.reason
+    assert set(world.held().values()) == {good.fingerprint}
+    assert world.status().state == "rolled back"
+    assert world.record(f"cloudfront/{world.distribution}").state is State.SERVED
+    # The canary's import, there and back; nothing anywhere else.
+    writes = sandbox.server.calls.writes(
+        "acm", "cloudfront", "elasticloadbalancing", "secretsmanager", since=mark
+    )
+    assert [(call.action, call.region) for call in writes] == [
+        ("acm:ImportCertificate", "eu-central-1"),
+        ("acm:ImportCertificate", "eu-central-1"),
+    ]
+    # Nobody renews it at once, though it could.
+    sandbox.functions.fire_schedule("IssuerHourly")
+    world.settle()
+    assert world.current.generation == 3
