@@ -69,7 +69,10 @@ def serve(file: Path, text: str, as_json: bool) -> None:
             render.as_json({"directory": sandbox.directory, "environment": environment})
         else:
             _introduce(cloud, environment)
-        over.wait()
+        # Not for ever: a signal that comes while this thread waits for its turn before it sleeps is
+        # heard when it wakes.
+        while not over.wait(1):
+            pass
 
 
 def _introduce(cloud: LocalCloud, environment: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 # Deploys the template, starts all its functions, and ends as it is told; says what is there
 # while it runs and what is left.
 PROGRAM = """
-import json, psutil, signal, sys, tempfile, threading
+import json, psutil, sys, tempfile, threading, time
 from pathlib import Path
 from sandbox import Sandbox
 
@@ -43,7 +43,8 @@ try:
         sandbox.deploy(Path(sys.argv[1]))
         sandbox.functions.warm()
         say()
-        signal.pause()
+        while True:  # not signal.pause(): a signal just before it would be heard after it
+            time.sleep(1)
 except KeyboardInterrupt:
     say()
 """
