@@ -10,7 +10,7 @@ NAMED := $(or $(shell PATH=$$PATH:/usr/sbin command -v named),/usr/sbin/named)
 PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench bench-fleet docs pins sam-validate sam-build clean
+.PHONY: help setup demo test check fix bench bench-fleet histories docs pins sam-validate sam-build clean
 
 help:
 	@echo 'make demo          watch certificates travel through a local AWS'
@@ -19,6 +19,7 @@ help:
 	@echo 'make fix           format and sort'
 	@echo 'make bench         issue beside lego and certbot, and compare'
 	@echo 'make bench-fleet   deploy to a thousand targets on a simulated clock'
+	@echo 'make histories     two thousand random histories of deployments'
 	@echo 'make docs          write the generated parts of docs/ again'
 	@echo 'make pins          let the functions have the versions that .venv has'
 	@echo 'make sam-validate  sam validate --lint'
@@ -70,6 +71,9 @@ bench: setup
 
 bench-fleet: setup
 	$(BIN)/python -m bench.fleet
+
+histories: setup
+	$(PYTEST) -m 'thorough or not thorough' tests/deployers/test_histories.py
 
 docs: setup
 	$(BIN)/python -m cli.reference
