@@ -1,8 +1,10 @@
-"""The sandbox's AWS, in which each test starts from nothing but a bucket."""
+"""The sandbox's AWS, in which each test starts from nothing but a bucket; and what happened in all
+random histories together."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -50,3 +52,14 @@ def lambda_logs() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    happened: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        happened.update(dict(report.user_properties).get("happened", {}))
+    if happened:
+        histories = happened.pop("histories")
+        terminalreporter.section(f"{histories:,} random histories, and what happened in them")
+        for what in sorted(happened):
+            terminalreporter.write_line(f"{happened[what]:>12,}  {what}")
