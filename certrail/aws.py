@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 from botocore.model import OperationModel
 
-from certrail.errors import AccessDenied, AwsError
+from certrail.errors import AccessDenied, AwsError, Busy
 
 if TYPE_CHECKING:
     from types_boto3_acm import ACMClient
@@ -89,6 +92,25 @@ BETWEEN_ACCOUNTS = {
     "sts:AssumeRole": "`certrail iam` prints the trust policy that the role must have; the stack's "
     "parameter `AssumableRoleArns` must name the role"
 }
+
+
+_end: ContextVar[datetime | None] = ContextVar("_end", default=None)
+
+
+@contextmanager
+def calls_end_after(time: timedelta) -> Iterator[None]:
+    """For so long calls are made as ever; after it each fails with Busy instead of being sent, of
+    whatever client, repetitions of a call too. As a decorator: in each call of the function anew.
+
+    For who holds a lease: a laptop that was closed in the middle and wakes up an hour later must
+    not go on where somebody else has taken over. No call of AWS's that writes a certificate takes a
+    condition by which AWS itself could refuse it.
+    """
+    token = _end.set(datetime.now(UTC) + time)
+    try:
+        yield
+    finally:
+        _end.reset(token)
 
 
 class Aws:
@@ -198,6 +220,7 @@ class Aws:
             key = (service, region)
             if key not in self._clients:
                 client = self._session.client(service, region_name=region, config=CONFIG)  # type: ignore[call-overload]
+                client.meta.events.register("request-created", _in_time)
                 client.meta.events.register("after-call", self._refuse)
                 client.meta.events.register("after-call-error", _unreachable)
                 self._clients[key] = client
@@ -215,6 +238,16 @@ def _loader() -> Loader:
     """What it has read of the services' models, most of the cost of a client, it keeps: a process
     acts in other accounts again and again."""
     return create_loader()
+
+
+def _in_time(**_: Any) -> None:
+    """Called by botocore before each try of a call."""
+    end = _end.get()
+    if end is not None and datetime.now(UTC) >= end:
+        raise Busy(
+            "this took so long that somebody else may have taken over",
+            next="What was not done is done by the next run",
+        )
 
 
 def _action(model: OperationModel) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from certrail.aws import Aws
+from certrail.aws import Aws, calls_end_after
 from certrail.bundle import short
 from certrail.errors import BundleRefused, Busy, CertrailError, Superseded, TargetRefused
 from certrail.records import Check, Record, State
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 # Longer than a deployer may run (60 s), shorter than its queue hides a message (6 minutes): who
 # takes over from one that died finds the claim expired.
 LEASE = timedelta(minutes=5)
+# Of which so much is left for the last call to arrive.
+ON_ITS_WAY = timedelta(seconds=30)
 RETRY_AFTER = (
     timedelta(minutes=1),
     timedelta(minutes=10),
@@ -72,6 +74,7 @@ def tell_nobody(attempt: Attempt) -> None:
     pass
 
 
+@calls_end_after(LEASE - ON_ITS_WAY)
 def deploy_target(
     store: Store,
     target: Target,

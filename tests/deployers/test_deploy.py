@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
 
 import pytest
 
@@ -134,6 +136,43 @@ def test_who_died_is_followed_up(cloud: Cloud) -> None:
     cloud.deploy(HOME, now=NOW + LEASE)
     assert cloud.recorded(HOME).state is State.DEPLOYED
     assert imports(cloud) == 1
+
+
+def test_who_slept_over_the_lease_writes_nothing_more(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `certrail apply` on a laptop that is closed before the import and opened an hour later,
+    when a newer certificate has been deployed."""
+    cloud.publish()
+    cloud.settle(HOME)
+    cloud.publish()
+    time = [datetime.now(UTC)]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return time[0]
+
+    monkeypatch.setattr("certrail.aws.datetime", Clock)
+
+    def newer() -> None:
+        cloud.publish()
+        cloud.deploy(HOME, now=NOW + timedelta(hours=1))
+
+    def sleep() -> None:
+        time[0] += timedelta(hours=1)
+        # In another process.
+        contextvars.Context().run(newer)
+
+    cloud.before("GetCertificate", sleep)
+    with pytest.raises(Busy, match="taken over"):
+        cloud.deploy(HOME)
+    newest = cloud.store.current(PIPELINE)
+    there = cloud.observe(HOME)
+    assert newest
+    assert there
+    assert (newest.generation, newest.fingerprint) == (3, there.fingerprint)
+    assert cloud.recorded(HOME).generation == 3
 
 
 # Generations

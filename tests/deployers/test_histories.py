@@ -15,12 +15,11 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.deployers.histories.machine import Histories
 from tests.deployers.histories.world import World
 
-# So many histories have one seed, with so many steps each.
-HISTORIES, STEPS = 20, 40
-IN_CI, IN_FULL = 2, 100
+STEPS = 40
+# Seeds, and how many histories are made of each: a few in every run, 2,000 by the command.
 SEEDS = [
-    pytest.param(number, marks=[] if number < IN_CI else [pytest.mark.thorough])
-    for number in range(IN_FULL)
+    *((number, 20) for number in range(2)),
+    *(pytest.param(number, 50, marks=pytest.mark.thorough) for number in range(2, 42)),
 ]
 
 
@@ -33,9 +32,9 @@ def world() -> Iterator[World]:
 # A history that fails is made shorter, for five minutes at most.
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("lambda_logs")
-@pytest.mark.parametrize("number", SEEDS)
+@pytest.mark.parametrize(("number", "histories"), SEEDS)
 def test_the_newest_generation_comes_through_and_nothing_is_lost(
-    number: int, world: World, record_property: Callable[[str, object], None]
+    number: int, histories: int, world: World, record_property: Callable[[str, object], None]
 ) -> None:
     happened: Counter[str] = Counter()
     world.aws.happened = world.queues.happened = happened
@@ -47,7 +46,7 @@ def test_the_newest_generation_comes_through_and_nothing_is_lost(
     run_state_machine_as_test(
         seed(number)(These),
         settings=settings(
-            max_examples=HISTORIES,
+            max_examples=histories,
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
@@ -56,5 +55,5 @@ def test_the_newest_generation_comes_through_and_nothing_is_lost(
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert happened["histories"] >= HISTORIES
+    assert happened["histories"] >= histories
     record_property("happened", dict(happened))

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
@@ -144,9 +145,14 @@ class LocalAws:
     @contextmanager
     def running(self) -> Iterator[LocalAws]:
         rules.install()
-        entry: Any = ("before-send", self._send)
-        BUILTIN_HANDLERS.append(entry)
+        entries: list[Any] = [
+            ("request-created", self._between_calls),
+            ("before-send", self._send),
+        ]
+        BUILTIN_HANDLERS.extend(entries)
         with pytest.MonkeyPatch.context() as patch:
+            # Of a server that other tests started.
+            patch.delenv("AWS_ENDPOINT_URL", raising=False)
             for module in ("moto.acm.models", "sandbox.rules.acm"):
                 patch.setattr(f"{module}.utcnow", lambda: self.clock.now.replace(tzinfo=None))
             patch.setattr(import_limit, "clock", lambda: self.clock.now.timestamp())
@@ -157,15 +163,24 @@ class LocalAws:
             try:
                 yield self
             finally:
-                BUILTIN_HANDLERS.remove(entry)
+                for entry in entries:
+                    BUILTIN_HANDLERS.remove(entry)
 
     def run(self, act: Callable[[], T], mishap: Mishap | None = None, *, ours: bool = True) -> T:
         """Let a process do something. Raises Died, Stopped where that happened to it."""
         self._runs.append(Run(ours, mishap))
         try:
-            return act()
+            # Nothing of another process is known in it.
+            return Context().run(act)
         finally:
             self._runs.pop()
+
+    def _between_calls(self, **_: Any) -> None:
+        run = self._runs[-1]
+        mishap = run.mishap
+        if isinstance(mishap, Meanwhile) and mishap.at == run.calls + 1:
+            self.happened[f"meanwhile: {mishap.what}"] += 1
+            self.meanwhile(mishap.what)
 
     def _send(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
         service, operation = event_name.split(".")[1:]
@@ -176,9 +191,6 @@ class LocalAws:
         self.happened["calls"] += 1
         self.clock.passes(TICK)
         mishap = run.mishap
-        if isinstance(mishap, Meanwhile) and mishap.at == run.calls:
-            self.happened[f"meanwhile: {mishap.what}"] += 1
-            self.meanwhile(mishap.what)
         if isinstance(mishap, Interrupted) and mishap.at == run.calls:
             self.happened["interrupted"] += 1
             raise Stopped

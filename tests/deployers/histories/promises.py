@@ -22,6 +22,7 @@ from certrail.records import Record, Rollout, State
 from certrail.store import Current, record_key
 from certrail.target import Target
 from deployers.kinds.secretsmanager import document
+from tests.certrail.bundles import NOW
 from tests.deployers.cloud import ACCOUNT, REGION
 from tests.deployers.contract.worlds import ALB, NLB
 from tests.deployers.histories.aws import body_of
@@ -150,7 +151,7 @@ class Promises:
         before = self._rollouts.get(name)
         if before and before.generation > rollout.generation:
             self._break(f"the rollout of {name}: {rollout.generation} after {before.generation}")
-        self.changes += 1
+        self.changes += before is None or _stands(before) != _stands(rollout)
         self._rollouts[name] = rollout
 
     def _nothing_is_lost(self) -> None:
@@ -317,3 +318,8 @@ class Promises:
     def _break(self, what: str) -> None:
         if what not in self.broken:
             self.broken.append(what)
+
+
+def _stands(rollout: Rollout) -> Rollout:
+    """Without when it was looked at, and will be again: that changes nothing."""
+    return replace(rollout, at=NOW, next=None)

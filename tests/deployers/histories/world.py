@@ -47,11 +47,9 @@ DISTRIBUTION = "E2QWRUHEXAMPLE"
 EDGE = "us-east-1"
 GATEWAY = "shop.example.com"
 ALARM = "errors"
-LATE: dict[Service, Delay] = {
-    "elbv2": Delay(timedelta(minutes=1), timedelta(minutes=1)),
-    "apigateway": Delay(timedelta(minutes=1), timedelta(minutes=1)),
-    "cloudfront": Delay(timedelta(minutes=5), timedelta(minutes=3)),
-}
+# Seconds, where it may be hours: the first look sees what was before, and the second one does not.
+LATE = Delay(timedelta(seconds=20), timedelta(seconds=20))
+SERVICES: tuple[Service, ...] = ("apigateway", "cloudfront", "elbv2")
 # The ALB serves both pipelines, one of them by default; the NLB's default is a stranger's. One
 # pipeline rotates in place and in waves, the other one by replacement.
 PIPELINES = """\
@@ -184,6 +182,7 @@ class World:
             for module in (handler, router, watcher):
                 patch.setattr(module, "datetime", clock_of(self.clock))
                 module._aws.cache_clear()
+            patch.setattr("certrail.aws.datetime", clock_of(self.clock))
             for module in (router, watcher):
                 patch.setattr(module, "ThreadPoolExecutor", InTurn)
             try:
@@ -274,7 +273,7 @@ class World:
         self.gateway.regional_certificate_arn = self._gateway
         propagation.reset()
         propagation.clock = lambda: self.clock.now
-        propagation.delays.update(LATE)
+        propagation.delays.update(dict.fromkeys(SERVICES, LATE))
         secretsmanager_backends[ACCOUNT][REGION].reset()
         s3_backends[ACCOUNT]["aws"].buckets[BUCKET].keys.clear()
         import_limit.refill()
