@@ -19,6 +19,7 @@ from moto.acm.models import CertBundle, acm_backends
 from moto.apigateway.models import DomainName, apigateway_backends
 from moto.cloudfront.models import Distribution, cloudfront_backends
 from moto.elbv2.models import FakeListener, FakeLoadBalancer, elbv2_backends
+from moto.moto_api._internal.models import moto_api_backend
 from moto.s3.models import s3_backends
 from moto.secretsmanager.models import secretsmanager_backends
 
@@ -185,10 +186,13 @@ class World:
             patch.setattr("certrail.aws.datetime", clock_of(self.clock))
             for module in (router, watcher):
                 patch.setattr(module, "ThreadPoolExecutor", InTurn)
+            # Of whoever asked moto in this process before.
+            moto_api_backend.reset()
             try:
                 self.aws.run(self._build, ours=False)
                 yield self
             finally:
+                moto_api_backend.reset()
                 propagation.reset()
                 for module in (handler, router, watcher):
                     module._aws.cache_clear()
