@@ -18,7 +18,7 @@ from tests.deployers.histories.world import World
 STEPS = 40
 # Seeds, and how many histories are made of each: a few in every run, 2,000 by the command.
 SEEDS = [
-    *((number, 20) for number in range(2)),
+    *((number, 10) for number in range(2)),
     *(pytest.param(number, 50, marks=pytest.mark.thorough) for number in range(2, 42)),
 ]
 
