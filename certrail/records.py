@@ -62,6 +62,8 @@ class Record:
     check: what clients see of it; None until it is deployed, and where nobody can look.
     good: fingerprint of what clients were seen to get last, and got all of; None where they were
     seen not to get that any more.
+    missed: whether it was the last word that clients do not get it, of this attempt or of one
+    before, and they were not seen to get it since.
     """
 
     pipeline: str
@@ -85,6 +87,7 @@ class Record:
     repaired: str | None = None
     check: Check | None = None
     good: str | None = None
+    missed: bool = False
 
 
 @dataclass(frozen=True)

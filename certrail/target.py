@@ -142,7 +142,7 @@ class Deployed:
         return next(iter(self.superseded), None)
 
 
-class Way(StrEnum):
+class Succession(StrEnum):
     """How a certificate takes the place of the one before."""
 
     IN_PLACE = "in place"
@@ -169,7 +169,7 @@ class Preflight:
     movers: with a new ARN, who has to move.
     """
 
-    way: Way
+    way: Succession
     reasons: tuple[str, ...] = ()
     movers: tuple[Mover, ...] = ()
 

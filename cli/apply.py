@@ -19,7 +19,7 @@ from deployers.job import role_of
 from deployers.judge import attention
 from deployers.kinds.all import AnyTarget
 from deployers.rollout import Step, plan
-from deployers.verify import Way
+from deployers.verify import Network
 from deployers.view import READERS, View, look_at
 from deployers.watcher import Logs, Watcher
 from issuer.clock import Clock
@@ -144,7 +144,7 @@ class _Run:
         watcher = Watcher(
             self._workspace.store,
             self._workspace.aws,
-            Way.from_environment(),
+            Network.from_environment(),
             Logs(),
             self._by,
             lambda: datetime.now(UTC),

@@ -8,7 +8,7 @@ from typing import Any
 
 from certrail.store import Current, Versioned, current_key
 from cli.workspace import BadInput, Workspace
-from deployers.rollback import Way, find, longest_propagation, roll_back
+from deployers.rollback import RollbackPreview, find, longest_propagation, roll_back
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Plan:
     """after: the pointer that it was made with."""
 
     after: Versioned[Current]
-    way: Way
+    way: RollbackPreview
 
     @property
     def pipeline(self) -> str:

@@ -163,6 +163,7 @@ def deploy_target(
         good=record.good if record else None,
         error=record.error if record else None,
         repaired=repaired,
+        missed=record is not None and record.missed,
     )
     try:
         etag = store.write(key, claim, Record, seen.etag if seen else None)
@@ -180,6 +181,7 @@ def deploy_target(
         store.write(key, failed, Record, etag)
         tell(Attempt(record, failed))
         raise
+    check = _check(target, record, bound, held, now, repaired=repaired is not None)
     done = replace(
         claim,
         state=State.DEPLOYED,
@@ -189,7 +191,9 @@ def deploy_target(
         claim=None,
         attempts=0,
         error=None,
-        check=_check(target, record, bound, held, now, repaired=repaired is not None),
+        check=check,
+        # Where nobody looks, nobody would ever see it end.
+        missed=claim.missed and check is not None,
     )
     store.write(key, done, Record, etag)
     tell(Attempt(record, done))

@@ -11,7 +11,7 @@ one that found it before, then the one that stands first in the file.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -300,6 +300,7 @@ def _follow_one(
     """taken: what the pipeline has already, by address."""
     left: dict[str, str] = {} if seen is None else dict(seen.passed)
     old = {each.address: each for each in before.targets if each.address not in taken}
+    then = frozenset(old)
     for address, was in list(old.items()):
         if selection.at(was) not in selection.locations:
             left[address] = "is where the selection does not look any more"
@@ -308,7 +309,7 @@ def _follow_one(
             left[address] = f"belongs to pipeline `{holder}`"
             del old[address]
     if seen is None:
-        return _followed(selection, before, old, left, (), before.since)
+        return _followed(selection, then, old, left, (), before.since)
     targets = {address: was for address, was in old.items() if selection.at(was) in seen.unseen}
     for candidate in sorted(seen.candidates, key=lambda each: each.target.address):
         address = candidate.target.address
@@ -325,10 +326,10 @@ def _follow_one(
         else:
             left[address] = f"belongs to pipeline `{holder}`"
     if over := over_limit(selection, len(targets), len(before.targets), first=before.since is None):
-        return _followed(selection, before, old, left, (*seen.errors, over), before.since)
+        return _followed(selection, then, old, left, (*seen.errors, over), before.since)
     # What could not be looked at yet may have most of it: until then each time is the first.
     since = before.since or (None if seen.unseen else now)
-    return _followed(selection, before, targets, left, seen.errors, since)
+    return _followed(selection, then, targets, left, seen.errors, since)
 
 
 def over_limit(selection: Selection, count: int, before: int, *, first: bool) -> OverLimit | None:
@@ -356,13 +357,13 @@ def over_limit(selection: Selection, count: int, before: int, *, first: bool) ->
 
 def _followed(
     selection: Selection,
-    before: Before,
+    then: Set[str],
     targets: Mapping[str, Target],
     left: Mapping[str, str],
     errors: tuple[CertrailError, ...],
     since: datetime | None,
 ) -> Followed:
-    then = {target.address for target in before.targets}
+    """then: addresses of what it found before and the pipeline does not reach otherwise."""
     return Followed(
         selection=selection,
         targets=tuple(targets[address] for address in sorted(targets)),

@@ -7,14 +7,12 @@ keeps what it found before; it is counted and told every hour until it is well a
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from certrail import log
@@ -24,13 +22,14 @@ from certrail.errors import CertrailError, NothingPushed, Superseded, raise_toge
 from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Found, Selected
 from certrail.store import CONFIG_KEY, Store, Versioned, found_key
+from certrail.telling import put_metrics
 from deployers.find import Followed, look_everywhere, settle
 from deployers.inventory import Inventory
 from deployers.kinds.all import AnyTarget
+from deployers.telling import Telling
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE = "certrail"
 METRIC = "SelectionsFailed"
 FOUND = "found/"
 
@@ -49,8 +48,10 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
         return {}
     file = load(text, CONFIG_KEY, Pipelines[AnyTarget])
     findings = find(store, Inventory(aws, file.accounts), file, now)
-    failures = {**findings.failures, **keep(store, findings, now)}
-    tell(findings)
+    by = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "finder")
+    tell = partial(tell_lost, Telling(aws, store.bucket, now, by), file, findings)
+    failures = {**findings.failures, **keep(store, findings, now, tell)}
+    log_news(findings)
     count_failed(findings, now)
     raise_together(
         "what some selections find could not be read or written", list(failures.values())
@@ -143,8 +144,20 @@ def _names(store: Store, pipeline: Pipeline[Any]) -> Sequence[str]:
     return [*both, *(name for name in there if covers(wanted, name) and name not in both)]
 
 
-def keep(store: Store, findings: Findings, now: datetime) -> dict[str, CertrailError]:
-    """Write down what changed. Returns why something could not be written, by pipeline."""
+def tell_nobody(pipeline: str) -> None:
+    pass
+
+
+def keep(
+    store: Store,
+    findings: Findings,
+    now: datetime,
+    tell: Callable[[str], None] = tell_nobody,
+) -> dict[str, CertrailError]:
+    """Write down what changed. Returns why something could not be written, by pipeline.
+
+    tell: called with the name of each pipeline of which this run wrote what its selections find.
+    """
     failures: dict[str, CertrailError] = {}
     for name in sorted(findings.followed.keys() | findings.before.keys()):
         if name in findings.failures:
@@ -160,6 +173,8 @@ def keep(store: Store, findings: Findings, now: datetime) -> dict[str, CertrailE
             logger.info("%s", error, extra={"pipeline": name})
         except CertrailError as error:
             failures[name] = error
+        else:
+            tell(name)
     return failures
 
 
@@ -176,8 +191,26 @@ def _dated(found: Found, before: Found, now: datetime) -> Found:
     return Found(found.pipeline, tuple(dated(selected) for selected in found.selections))
 
 
-def tell(findings: Findings) -> None:
-    """In the log: what is new, what is gone, and what is wrong."""
+def tell_lost(
+    telling: Telling, file: Pipelines[AnyTarget], findings: Findings, pipeline: str
+) -> None:
+    """Tell what the selections of a pipeline find no more. What the file reaches otherwise does not
+    expire there."""
+    named = {target.address for each in file.pipelines for target in each.targets}
+    found = {
+        target.address
+        for several in findings.followed.values()
+        for each in several
+        for target in each.targets
+    }
+    for each in findings.followed.get(pipeline, ()):
+        for address, why in each.gone.items():
+            if address not in named | found:
+                telling.lost(pipeline, address, each.selection, why)
+
+
+def log_news(findings: Findings) -> None:
+    """What is new, what is gone, and what is wrong."""
     for name, followed in findings.followed.items():
         about = {"pipeline": name}
         for each in followed:
@@ -197,29 +230,12 @@ def tell(findings: Findings) -> None:
 
 
 def count_failed(findings: Findings, now: datetime) -> None:
-    """How many selections failed, as a metric in a line of the log; 0, too, ends the alarm.
-
-    docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    """
+    """How many selections failed; 0, too, ends the alarm."""
     failed = [
         f"{name}: {each.selection}"
         for name, followed in findings.followed.items()
         for each in followed
         if each.errors
     ]
-    line = {
-        "_aws": {
-            "Timestamp": int(now.timestamp() * 1000),
-            "CloudWatchMetrics": [
-                {
-                    "Namespace": NAMESPACE,
-                    "Dimensions": [[]],
-                    "Metrics": [{"Name": METRIC, "Unit": "Count"}],
-                }
-            ],
-        },
-        METRIC: len(failed) + len(findings.failures),
-        "selections": failed,
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    count = len(failed) + len(findings.failures)
+    put_metrics(now, {METRIC: (count, "Count")}, [[]], selections="; ".join(failed))

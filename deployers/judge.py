@@ -50,6 +50,10 @@ TOLD = 3
 NOT_REACHED = (
     "Open the way to it, or set `verify: false` for what cannot be reached from where certrail runs"
 )
+NOT_LOOKED_AT = (
+    "It has more addresses and names than there is time for, or they answer too slowly: divide its "
+    "pipeline's targets among several pipelines, or set `verify: false` for it"
+)
 NOT_TRUSTED = (
     "The chain that was published does not lead to a root that clients have; where yours trust the "
     "CA all the same, give the issuer its root as `trust`"
@@ -83,7 +87,8 @@ def looked(record: Record, seen: Mapping[Endpoint, Sequence[Seen]], now: datetim
     """The record after a look. seen: at each of its endpoints, after `now`.
 
     Addresses that cannot be reached say nothing; a name that was seen at none of them is not served
-    yet. What was not looked at for want of time leaves the record as it was, for the next look.
+    yet. What was not looked at for want of time is not served yet either, and where that never ends
+    it is a failure that says so: a little later than others, as another look may have the time.
     """
     check = record.check
     if check is None:
@@ -92,31 +97,37 @@ def looked(record: Record, seen: Mapping[Endpoint, Sequence[Seen]], now: datetim
     wrong = [each for each in every if each.verdict is Verdict.UNTRUSTED]
     other = [each for each in every if each.verdict in {Verdict.OTHER, Verdict.REFUSED}]
     away = [each for each in every if each.verdict is Verdict.UNREACHABLE]
-    if any(each.verdict is Verdict.SKIPPED for each in every) and not wrong:
-        return replace(record, check=replace(check, next=now + LADDER[0]))
+    skipped = [each for each in every if each.verdict is Verdict.SKIPPED]
+    if skipped and check.failed and not wrong:
+        return replace(record, check=replace(check, next=now + HOUR))
     check = replace(
         check,
         looks=check.looks + 1,
-        saw=_said(wrong + other or away),
-        reached=len(away) < len(every),
+        saw=_said(wrong + other or skipped + away),
+        # Of what was not looked at, nothing is known against the certificate.
+        reached=bool(wrong or other) or (not skipped and len(away) < len(every)),
     )
-    if not wrong and not other and all(_all_good(*each) for each in seen.items()):
+    if not wrong and not other and not skipped and all(_all_good(*each) for each in seen.items()):
         served_at = check.served_at or now
         check = replace(check, looks=0, failed=False, next=now + AGAIN, served_at=served_at)
         good = record.fingerprint
-        return replace(record, state=State.SERVED, error=None, good=good, check=check)
-    if record.state is State.SERVED and check.looks == 1:
-        # It was served a day ago: this may pass, and is looked at closely for a while.
+        return replace(record, state=State.SERVED, error=None, good=good, missed=False, check=check)
+    if check.looks == 1 and (record.state is State.SERVED or skipped):
+        # It was served a day ago, or is looked at late: this may pass, and is looked at closely for
+        # a while.
         check = replace(check, until=max(check.until, now + GRACE))
-    if check.failed or wrong or now >= check.until:
+    over = check.until + GRACE if skipped and not other else check.until
+    if check.failed or wrong or now >= over:
         check = replace(check, failed=True, next=now + HOUR)
-        error = _not_served(record, check, untrusted=bool(wrong))
+        error = _not_served(record, check, untrusted=bool(wrong), skipped=bool(skipped))
         # What is not served any more is not what to go back to: it was not the new one's fault.
         lost = check.reached and record.good == record.fingerprint
         still = None if lost else record.good
-        return replace(record, state=State.FAILED, error=error, good=still, check=check)
+        return replace(
+            record, state=State.FAILED, error=error, good=still, missed=True, check=check
+        )
     step = LADDER[min(check.looks, len(LADDER)) - 1]
-    return replace(record, check=replace(check, next=min(now + step, check.until)))
+    return replace(record, check=replace(check, next=min(now + step, over)))
 
 
 def _all_good(endpoint: Endpoint, seen: Sequence[Seen]) -> bool:
@@ -129,8 +140,10 @@ def _said(seen: Sequence[Seen]) -> str:
     return "; ".join(str(each) for each in seen[:TOLD]) + more
 
 
-def _not_served(record: Record, check: Check, *, untrusted: bool) -> str:
-    remedy = NOT_TRUSTED if untrusted else NOT_SHOWN if check.reached else NOT_REACHED
+def _not_served(record: Record, check: Check, *, untrusted: bool, skipped: bool) -> str:
+    remedy = NOT_LOOKED_AT if skipped else NOT_REACHED
+    if check.reached:
+        remedy = NOT_TRUSTED if untrusted else NOT_SHOWN
     return (
         f"{record.address}: clients do not get {short(record.fingerprint)}: {check.saw}. {remedy}"
     )
@@ -286,7 +299,7 @@ def _failed(
         if not wave.name:
             # There is no later wave to spare, and the others' certificates end, too.
             return None
-        why_not = "where nothing can be reached, nothing is known against the certificate"
+        why_not = "where nobody could look, nothing is known against the certificate"
         return Judgement(_stopped(rollout, wave, f"{reason}. Not rolled back: {why_not}", now))
     back = way_back()
     if back.to is None:

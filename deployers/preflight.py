@@ -14,7 +14,7 @@ from typing import Any
 
 from certrail.bundle import Facts, covers
 from certrail.keys import KeyType
-from certrail.target import Mover, Preflight, Rotation, Way
+from certrail.target import Mover, Preflight, Rotation, Succession
 
 # ACM's names, with the separator it uses in answers unified.
 ALGORITHM = {
@@ -98,7 +98,7 @@ def decide(
     """
     if not chained and present.on_cloudfront:
         return Preflight(
-            Way.REFUSED,
+            Succession.REFUSED,
             ("it comes without intermediates, and CloudFront takes none without its chain",),
         )
     needed = [*refusals(present, facts), *_lost_names(present, facts, users)]
@@ -106,16 +106,16 @@ def decide(
     wished = ["the file says `rotation: replace`"] if rotation is Rotation.REPLACE else []
     reasons = tuple(needed + wished + hurried)
     if not reasons:
-        return Preflight(Way.IN_PLACE)
+        return Preflight(Succession.IN_PLACE)
     kept = [f"{user.who} would stay behind: {user.stuck}" for user in users if user.job is None]
     if adopted:
         kept.insert(0, "the file says with `certificate_arn` that this import is not left")
     if not kept:
-        return Preflight(Way.REPLACE, reasons, tuple(_movers(facts, users)))
+        return Preflight(Succession.REPLACE, reasons, tuple(_movers(facts, users)))
     if needed or wished:
-        return Preflight(Way.REFUSED, (*reasons, *kept))
+        return Preflight(Succession.REFUSED, (*reasons, *kept))
     # In place may be too late for some edges; not at all would be too late for everybody.
-    return Preflight(Way.IN_PLACE, (*reasons, *kept))
+    return Preflight(Succession.IN_PLACE, (*reasons, *kept))
 
 
 def refusals(present: Import, facts: Facts) -> Iterator[str]:

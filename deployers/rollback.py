@@ -17,7 +17,7 @@ from deployers.judge import WayBack
 
 
 @dataclass(frozen=True)
-class Way:
+class RollbackPreview:
     """to: the bundle. notes: what it will take, one sentence each."""
 
     to: Current
@@ -35,16 +35,13 @@ def automatic(store: Store, current: Current, propagation: timedelta, now: datet
     if current.rollback:
         again = f"`certrail issue {current.pipeline}` makes another certificate"
         return WayBack(None, f"generation {current.generation} is itself a rollback; {again}")
-    if current.previous is None:
-        return WayBack(None, "it is the pipeline's first certificate")
-    name = short(current.previous)
-    before = store.published_as(current.pipeline, current.previous)
-    if before is None:
-        return WayBack(None, f"{name} was published before certrail kept what a rollback needs")
-    if not store.has_privkey(current.pipeline, current.previous):
-        return WayBack(None, f"the private key of {name} is gone")
+    try:
+        before = _kept(store, current.pipeline, _before(current), now)
+    except CannotRollBack as error:
+        return WayBack(None, error.what)
     ends = before.facts.not_after
     if ends <= now + propagation:
+        name = short(before.fingerprint)
         return WayBack(None, f"{name} ends {ends:%Y-%m-%d %H:%M} UTC, before all clients had it")
     return WayBack(before)
 
@@ -55,11 +52,22 @@ def find(
     wanted: str | None,
     propagation: timedelta,
     now: datetime,
-) -> Way:
+) -> RollbackPreview:
     """The way back that somebody asks for. wanted: the start of a fingerprint; None for the bundle
     before. Raises CannotRollBack, with all that is in the way."""
     pipeline = current.pipeline
-    fingerprint = _fingerprint(store, current, wanted)
+    to = _kept(store, pipeline, _fingerprint(store, current, wanted), now)
+    return RollbackPreview(to, tuple(_notes(store, current, to, propagation, now)))
+
+
+def _before(current: Current) -> str:
+    if current.previous is None:
+        raise CannotRollBack("it is the pipeline's first certificate", where=current.pipeline)
+    return current.previous
+
+
+def _kept(store: Store, pipeline: str, fingerprint: str, now: datetime) -> Current:
+    """The bundle, where it is valid and all of it is still there. Raises CannotRollBack."""
     name = short(fingerprint)
     to = store.published_as(pipeline, fingerprint)
     if to is None:
@@ -77,23 +85,19 @@ def find(
         )
     if not store.has_privkey(pipeline, fingerprint):
         raise CannotRollBack(
-            f"the private key of {name} was removed, as keys two generations back are",
+            f"the private key of {name} is gone",
             where=pipeline,
-            next="Where the bucket still keeps the object's earlier version, delete the delete "
-            f"marker of its privkey.pem; or `certrail issue {pipeline}`",
+            next="Keys two generations back are removed. Where the bucket still keeps the object's "
+            f"earlier version, delete the delete marker of its privkey.pem; or `certrail issue "
+            f"{pipeline}`",
         )
-    return Way(to, tuple(_notes(store, current, to, propagation, now)))
+    return to
 
 
 def _fingerprint(store: Store, current: Current, wanted: str | None) -> str:
     pipeline = current.pipeline
     if wanted is None:
-        if current.previous is None:
-            raise CannotRollBack(
-                "it is the pipeline's first certificate, and there is none before it",
-                where=pipeline,
-            )
-        return current.previous
+        return _before(current)
     there = [each for each in store.fingerprints(pipeline) if each.startswith(wanted.lower())]
     if len(there) != 1:
         raise CannotRollBack(

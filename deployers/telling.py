@@ -6,8 +6,8 @@ message that comes twice finds it done. The record is written first: a process t
 has told nothing, and the alarms and `certrail status` still say it. EventBridge itself may hand an
 event over twice.
 
-In every detail, besides what certrail.telling wants: `generation`, `from` and `to` (fingerprints;
-null where there is none), `by` (who did it), `at`.
+In every detail, besides what certrail.telling wants: `generation` (null where it is about none),
+`from` and `to` (fingerprints; null where there is none), `by` (who did it), `at`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from certrail.aws import Aws
 from certrail.bundle import short
@@ -24,10 +24,14 @@ from certrail.store import Rollback
 from certrail.telling import put_event, put_metrics
 from deployers.deploy import Attempt
 
+if TYPE_CHECKING:
+    from certrail.pipelines.selection import Selection
+
 TARGET_FAILED = "Target Failed"
 TARGET_RECOVERED = "Target Recovered"
 TARGET_REPAIRED = "Target Repaired"
 TARGET_ADDED = "Target Added"
+TARGET_LOST = "Target Lost"
 NOT_SERVED = "Target Not Served"
 WAVE_PASSED = "Wave Passed"
 SERVED = "Certificate Served"
@@ -52,12 +56,13 @@ class Telling:
 
     def attempt(self, attempt: Attempt, *, added: bool = False) -> None:
         """Tell what is new of an attempt that ended, if anything is. added: whether the target came
-        when all others had the bundle already."""
+        when all others had the bundle already. Where clients did not get it, a look says whether
+        they do now."""
         before, record = attempt.before, attempt.record
         if record.state is State.FAILED:
             if record.attempts == 1 or _reason(before) != _reason(record):
                 self._failed(record)
-        elif before is not None and before.error is not None and not _not_served(before):
+        elif before is not None and before.error is not None and not record.missed:
             self.recovered(record)
         elif record.repaired is not None:
             self._repaired(record)
@@ -90,6 +95,30 @@ class Telling:
     def _added(self, record: Record) -> None:
         self._of_target(
             TARGET_ADDED, record, f"was added, and now holds {short(record.fingerprint)}", {}
+        )
+
+    # What is a target no more
+
+    def lost(self, pipeline: str, address: str, selection: Selection, why: str) -> None:
+        """A selection does not find what it found before. why: half a sentence about it."""
+        self._event(
+            TARGET_LOST,
+            pipeline,
+            f"{address} is no target any more: it {why}. Nothing there is touched, so its "
+            "certificate is not renewed and expires there. To have it renewed, name it in "
+            f"pipelines.yaml, or let it be found again by {selection}",
+            {
+                "target": address,
+                "kind": selection.type,
+                # Who looks for targets does not read what they hold.
+                "generation": None,
+                "from": None,
+                "to": None,
+                "by": self.by,
+                "at": self.now.isoformat(),
+                "selection": str(selection),
+                "reason": why,
+            },
         )
 
     # What clients see of a target
@@ -208,8 +237,3 @@ def _within(record: Record, error: str) -> str:
 def _reason(record: Record | None) -> str:
     """Why it failed last, as one that can be compared."""
     return REQUEST_IDS.sub("", record.error or "") if record else ""
-
-
-def _not_served(record: Record) -> bool:
-    """Whether it is what clients see that failed: a look says whether they see it now."""
-    return record.check is not None and record.check.failed

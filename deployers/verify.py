@@ -92,7 +92,7 @@ def _require_roots(context: ssl.SSLContext) -> None:
 
 
 @dataclass(frozen=True)
-class Way:
+class Network:
     """How endpoints are reached. nameservers: those to ask, in place of the system's. proxy: of
     HTTP, asked to CONNECT (RFC 9110, 9.3.6); None for directly."""
 
@@ -100,7 +100,7 @@ class Way:
     proxy: Server | None = None
 
     @classmethod
-    def from_environment(cls) -> Way:
+    def from_environment(cls) -> Network:
         """`CERTRAIL_NAMESERVERS` and `CERTRAIL_PROXY`. Raises ValueError."""
         proxy = parse_servers(os.environ.get("CERTRAIL_PROXY", ""))
         return cls(
@@ -157,7 +157,7 @@ class Unreachable(Exception):
 
 
 def look(
-    endpoints: Iterable[Endpoint], wanted: Wanted, way: Way, patience: timedelta
+    endpoints: Iterable[Endpoint], wanted: Wanted, way: Network, patience: timedelta
 ) -> dict[Endpoint, tuple[Seen, ...]]:
     """What clients get at each endpoint. patience: for all of it; what it does not suffice for is
     SKIPPED. Raises DeployError where there are no roots to judge by."""
@@ -208,7 +208,7 @@ def look(
     }
 
 
-def _look(where: str, address: str, port: int, name: str, wanted: Wanted, way: Way) -> Seen:
+def _look(where: str, address: str, port: int, name: str, wanted: Wanted, way: Network) -> Seen:
     """All that one client asks for, and perhaps another with fewer wishes."""
     first: Seen | None = None
     for only in (False, True):
@@ -240,7 +240,7 @@ def _look(where: str, address: str, port: int, name: str, wanted: Wanted, way: W
 
 
 def _handshake(
-    address: str, port: int, name: str, context: ssl.SSLContext, way: Way
+    address: str, port: int, name: str, context: ssl.SSLContext, way: Network
 ) -> tuple[str, str | None]:
     """The fingerprint of the certificate that is shown, and why a client would not believe it.
     Raises Unreachable where there is no connection, OSError where there is no handshake."""

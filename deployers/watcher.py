@@ -38,7 +38,7 @@ from deployers.judge import Alarm, WayBack, came_before_rollouts, is_due, judged
 from deployers.kinds.all import AnyTarget
 from deployers.rollback import automatic, longest_propagation, roll_back
 from deployers.telling import Telling
-from deployers.verify import Wanted, Way, look
+from deployers.verify import Network, Wanted, look
 from deployers.view import READERS, View, look_at
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Watcher:
 
     store: Store
     aws: Aws
-    way: Way
+    way: Network
     tells: Tells
     by: str
     now: Callable[[], datetime]
@@ -185,7 +185,7 @@ class Watcher:
         except Superseded as error:
             logger.info("%s", error)
             return before
-        if before.state is State.FAILED and after.state is State.SERVED:
+        if before.missed and after.state is State.SERVED:
             self.tells.recovered(after)
         elif before.state is not State.FAILED and after.state is State.FAILED:
             self.tells.check_failed(after)
@@ -302,7 +302,9 @@ def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     file = load(store.pipelines_text(), CONFIG_KEY, Pipelines[AnyTarget])
     by = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "watcher")
     telling = Telling(aws, store.bucket, datetime.now(UTC), by)
-    watcher = Watcher(store, aws, Way.from_environment(), telling, by, lambda: datetime.now(UTC))
+    watcher = Watcher(
+        store, aws, Network.from_environment(), telling, by, lambda: datetime.now(UTC)
+    )
     failures: list[str] = []
     for name, messages in wanted.items():
         pipeline = file.named(name)

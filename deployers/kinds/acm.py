@@ -27,9 +27,9 @@ from certrail.target import (
     Mover,
     Preflight,
     Region,
+    Succession,
     Tags,
     Target,
-    Way,
     Wrong,
     place,
 )
@@ -139,14 +139,14 @@ class Acm(Target):
             return self._holding(bundle, arn, context)
         before = self._decide(there, bundle.facts, context, chained=bool(bundle.chain))
         match before.way:
-            case Way.IN_PLACE:
+            case Succession.IN_PLACE:
                 for reason in before.reasons:
                     log.warning("imported in place, although: %s", reason)
                 self._import(client, bundle, context, arn)
                 return self._holding(bundle, arn, context)
-            case Way.REPLACE:
+            case Succession.REPLACE:
                 return self._replace(bundle, there, before, context)
-            case Way.REFUSED:
+            case Succession.REFUSED:
                 raise TargetRefused(
                     f"this certificate cannot take the place of the one under {arn}: "
                     f"{'; '.join(before.reasons)}",

@@ -143,7 +143,7 @@ def test_the_first_certificate(certrail: Certrail, file: Path, store: Store) -> 
     assert certrail("push").code == 0
     assert "`fleet` has no certificate yet" in certrail("rollback", "fleet", "--yes").err
     assert certrail("issue", "fleet").code == 0
-    assert "there is none before it" in certrail("rollback", "fleet", "--yes").err
+    assert "it is the pipeline's first certificate" in certrail("rollback", "fleet", "--yes").err
 
 
 def test_what_is_in_the_way_is_said_before(
@@ -158,7 +158,7 @@ def test_what_is_in_the_way_is_said_before(
     s3.delete_object(Bucket=BUCKET, Key=f"{folder}/privkey.pem")
     gone = certrail("rollback", "fleet", "--yes")
     assert gone.code == 1
-    assert f"the private key of {short(second.fingerprint)} was removed" in gone.err
+    assert f"the private key of {short(second.fingerprint)} is gone" in gone.err
     assert "delete the delete marker" in gone.err
 
     s3.delete_object(Bucket=BUCKET, Key=f"{folder}/bundle.json")

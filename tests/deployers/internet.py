@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from certrail.nameservers import Server
-from deployers.verify import Way
+from deployers.verify import Network
 from sandbox.dns import NameServer
 from sandbox.edge import Edge
 
 
 @contextmanager
-def internet() -> Iterator[Way]:
+def internet() -> Iterator[Network]:
     with ExitStack() as running:
         nameserver = running.enter_context(NameServer())
         edge = running.enter_context(Edge())
-        yield Way((Server(*nameserver.address),), Server(*edge.address))
+        yield Network((Server(*nameserver.address),), Server(*edge.address))

@@ -382,6 +382,14 @@ def test_what_is_found_no_more_is_told() -> None:
     assert told.found["all"].selections[0].gone == ("cloudfront/E1",)
 
 
+def test_what_the_file_names_now_is_not_gone() -> None:
+    told = Told()
+    told.finds(1, 2)
+    told.file = [pipeline("all", COVERING, targets=[Cloudfront(distribution="E1")])]
+    followed = told.finds(1, 2)
+    assert (numbers(followed), followed.gone) == ([2], {})
+
+
 def test_what_the_selection_says_of_its_targets_is_what_it_says_now() -> None:
     told = Told()
     told.finds(1)

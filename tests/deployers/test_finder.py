@@ -452,10 +452,13 @@ class TestWriting:
     def test_somebody_else_was_quicker(self, cloud: Cloud, estate: Estate) -> None:
         estate.distribution("E1", "a.shop.example.com")
         findings = look(cloud, self.TEXT)
-        keep(cloud.store, findings, NOW)
+        told: list[str] = []
+        keep(cloud.store, findings, NOW, told.append)
         first = self.written(cloud)
-        assert keep(cloud.store, findings, NOW + timedelta(minutes=1)) == {}
+        assert keep(cloud.store, findings, NOW + timedelta(minutes=1), told.append) == {}
         assert self.written(cloud) == first
+        # Who did not write it tells nothing.
+        assert told == ["shop"]
 
     def test_what_was_not_asked_for_is_left_alone(self, cloud: Cloud, estate: Estate) -> None:
         estate.distribution("E1", "a.shop.example.com")
@@ -525,9 +528,7 @@ class TestTheFunction:
             assert record.held
             assert record.held.fingerprint == current.fingerprint
 
-    def test_what_is_gone_is_no_target_and_is_told(
-        self, cloud: Cloud, estate: Estate, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def found_and_then_ignored(self, cloud: Cloud, estate: Estate) -> None:
         estate.distribution("E1", "a.shop.example.com")
         cloud.store.put_pipelines_text(self.TEXT)
         finder.handle({}, None)
@@ -535,10 +536,26 @@ class TestTheFunction:
             Resource=f"arn:aws:cloudfront::{ACCOUNT}:distribution/E1",
             Tags={"Items": _tags({"certrail_ignore": "true"})},
         )
+
+    def told(self, cloud: Cloud) -> list[tuple[str, str, str]]:
+        """Of each event: its detail type, the target and the reason."""
+        puts = [call for call in cloud.calls if call.operation == "PutEvents"]
+        entries = [entry for put in puts for entry in (put.params or {})["Entries"]]
+        details = [(entry["DetailType"], json.loads(entry["Detail"])) for entry in entries]
+        return [(kind, detail["target"], detail["reason"]) for kind, detail in details]
+
+    def test_what_is_gone_is_no_target_and_is_told(
+        self, cloud: Cloud, estate: Estate, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.found_and_then_ignored(cloud, estate)
         capsys.readouterr()
         with cloud.journal() as calls:
             finder.handle({}, None)
-        assert [call.operation for call in calls] == ["ListDistributions", "ListTagsForResource"]
+        assert [call.operation for call in calls] == [
+            "ListDistributions",
+            "ListTagsForResource",
+            "PutEvents",
+        ]
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [line["message"] for line in lines if line.get("level") == "WARNING"] == [
             "cloudfront/E1 is no target of cloudfront `covers` any more: it has the tag "
@@ -549,6 +566,28 @@ class TestTheFunction:
         assert seen
         assert seen.value.selections[0].targets == ()
         assert seen.value.selections[0].gone == ("cloudfront/E1",)
+
+    def test_what_is_gone_is_told_once(self, cloud: Cloud, estate: Estate) -> None:
+        self.found_and_then_ignored(cloud, estate)
+        assert self.told(cloud) == []
+        for _ in range(2):
+            finder.handle({}, None)
+        assert self.told(cloud) == [("Target Lost", "cloudfront/E1", "has the tag certrail:ignore")]
+
+    def test_what_another_pipeline_names_is_not_lost(self, cloud: Cloud, estate: Estate) -> None:
+        estate.distribution("E1", "a.shop.example.com")
+        cloud.store.put_pipelines_text(self.TEXT)
+        finder.handle({}, None)
+        names = (
+            "  - name: other\n    domains: ['*.shop.example.com']\n    targets:\n"
+            "      - {type: cloudfront, distribution: E1}\n"
+        )
+        cloud.store.put_pipelines_text(self.TEXT + names)
+        finder.handle({}, None)
+        seen = cloud.store.read(found_key("shop"), Found)
+        assert seen
+        assert seen.value.selections[0].gone == ("cloudfront/E1",)
+        assert self.told(cloud) == []
 
     def test_counts_what_failed_until_it_is_well(
         self, cloud: Cloud, estate: Estate, capsys: pytest.CaptureFixture[str]

@@ -218,6 +218,37 @@ def test_a_failure_stays_until_it_is_seen_well() -> None:
         assert one.check.next > NOW + AGAIN
 
 
+def test_what_there_is_never_the_time_for_is_a_failure_that_says_so() -> None:
+    """Nothing is known against the certificate, so it is no reason to go back."""
+    later = NOW + AGAIN
+    for one, begins, ends in (
+        (record(good=GOOD_BEFORE), NOW, UNTIL + GRACE),
+        (served(), later, later + 2 * GRACE),
+    ):
+        now, looks = begins, 0
+        while one.state is not State.FAILED:
+            one = looked(one, seen(GOOD, SKIPPED), now)
+            assert one.check
+            assert one.check.next
+            failed_at, now, looks = now, one.check.next, looks + 1
+        assert (failed_at, looks <= 8) == (ends, True)
+        assert one.error
+        assert "198.18.0.1:443" in one.error
+        assert "`verify: false`" in one.error
+        assert one.good
+        judgement = judge(BEGUN, one, way_back=WayBack(BEFORE))
+        assert (judgement.back, judgement.rollout.failed is None) == (None, False)
+
+
+def test_one_look_without_time_is_no_failure() -> None:
+    for one in (record(), served()):
+        late = looked(one, seen(GOOD, SKIPPED), UNTIL + AGAIN)
+        assert late.state is one.state
+        assert looked(late, seen(GOOD, GOOD), UNTIL + AGAIN + MINUTE).state is State.SERVED
+    still = looked(failed(), seen(GOOD, SKIPPED), UNTIL + AGAIN)
+    assert (still.state, still.error) == (State.FAILED, failed().error)
+
+
 VERDICTS = st.lists(st.sampled_from(Verdict), min_size=1, max_size=3)
 STEPS = st.lists(st.tuples(VERDICTS, st.timedeltas(timedelta(0), 2 * AGAIN)), max_size=12)
 
@@ -235,7 +266,7 @@ def test_whatever_is_seen_there_is_a_next_look_and_no_failure_too_early(
         assert now < one.check.next <= now + AGAIN
         if one.state is State.FAILED and before.state is not State.FAILED:
             assert UNTRUSTED in verdicts or now >= UNTIL
-            assert set(verdicts) - {GOOD, SKIPPED}
+            assert set(verdicts) - {GOOD}
         if one.state is State.SERVED and before.state is not State.SERVED:
             assert GOOD in verdicts
             assert not set(verdicts) & {OTHER, UNTRUSTED, REFUSED, SKIPPED}

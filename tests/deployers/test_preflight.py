@@ -15,7 +15,7 @@ from moto.acm.models import CertBundle
 
 from certrail.bundle import Facts
 from certrail.keys import API_GATEWAY, CLOUDFRONT, NLB, KeyType
-from certrail.target import Preflight, Rotation, Way
+from certrail.target import Preflight, Rotation, Succession
 from deployers.kinds import acm
 from deployers.preflight import CLOUDFRONT_LAG, Import, User, decide, must_know_users, refusals
 from issuer.checks import facts
@@ -116,7 +116,7 @@ def taken(present: CertBundle, new: CertBundle) -> bool:
 
 def test_a_plain_renewal_asks_nobody_and_is_in_place() -> None:
     assert not must_know_users(PRESENT, FACTS, Rotation.IN_PLACE, NOW)
-    assert way(users=()) == Preflight(Way.IN_PLACE)
+    assert way(users=()) == Preflight(Succession.IN_PLACE)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_who_uses_it_is_asked_where_it_matters(
 
 def test_what_aws_refuses_is_a_new_arn_and_everybody_moves() -> None:
     found = way(replace(PRESENT, algorithm="RSA_2048"), users=[DISTRIBUTION, BALANCER])
-    assert found.way is Way.REPLACE
+    assert found.way is Succession.REPLACE
     assert found.reasons == ("the key would change from RSA_2048 to EC_prime256v1",)
     assert [(mover.job["type"], mover.stays) for mover in found.movers] == [
         ("cloudfront", ""),
@@ -152,10 +152,10 @@ def test_what_aws_refuses_is_a_new_arn_and_everybody_moves() -> None:
 
 def test_a_name_that_is_served_is_not_lost_and_one_that_is_not_may_go() -> None:
     wider = replace(PRESENT, names=PRESENT.names | {"api.example.com"})
-    assert way(wider).way is Way.IN_PLACE
+    assert way(wider).way is Succession.IN_PLACE
     serving = replace(DISTRIBUTION, names=("shop.example.com", "api.example.com"))
     found = way(wider, users=[serving, BALANCER])
-    assert found.way is Way.REPLACE
+    assert found.way is Succession.REPLACE
     assert found.reasons == ("api.example.com would be lost, and cloudfront/E1 serves it",)
     assert [mover.stays for mover in found.movers] == [
         "the certificate does not cover api.example.com",
@@ -166,7 +166,7 @@ def test_a_name_that_is_served_is_not_lost_and_one_that_is_not_may_go() -> None:
 def test_a_name_that_was_never_covered_is_not_lost_now() -> None:
     wrong = replace(DISTRIBUTION, names=("shop.example.com", "never.example.net"))
     wider = replace(PRESENT, names=PRESENT.names | {"api.example.com"})
-    assert way(wider, users=[wrong]).way is Way.IN_PLACE
+    assert way(wider, users=[wrong]).way is Succession.IN_PLACE
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_name_that_was_never_covered_is_not_lost_now() -> None:
 def test_who_cannot_serve_the_key_stays(key_type: KeyType, stay: list[str]) -> None:
     gateway = User("apigateway/x", {"type": "apigateway"}, key_types=API_GATEWAY)
     found = way(bundle=replace(FACTS, key_type=key_type), users=[gateway, DISTRIBUTION, BALANCER])
-    assert found.way is Way.REPLACE
+    assert found.way is Succession.REPLACE
     kept = {mover.job["type"]: mover.stays for mover in found.movers if mover.stays}
     assert kept == dict.fromkeys(stay, f"it cannot serve {key_type} keys")
 
@@ -192,7 +192,7 @@ def test_who_cannot_serve_the_key_stays(key_type: KeyType, stay: list[str]) -> N
 )
 def test_what_cannot_be_moved_holds_it(present: Import, rotation: Rotation) -> None:
     found = way(present, users=[DISTRIBUTION, APPSYNC], rotation=rotation)
-    assert found.way is Way.REFUSED
+    assert found.way is Succession.REFUSED
     assert found.reasons[-1] == (
         "a distribution of AWS's own would stay behind: nobody can move it"
     )
@@ -201,40 +201,40 @@ def test_what_cannot_be_moved_holds_it(present: Import, rotation: Rotation) -> N
 
 def test_what_may_serve_a_lost_name_holds_it() -> None:
     wider = replace(PRESENT, names=PRESENT.names | {"api.example.com"})
-    assert way(wider, users=[APPSYNC]).way is Way.REFUSED
+    assert way(wider, users=[APPSYNC]).way is Succession.REFUSED
 
 
 def test_an_adopted_import_is_never_left() -> None:
     found = way(replace(PRESENT, algorithm="RSA_2048"), adopted=True)
-    assert found.way is Way.REFUSED
+    assert found.way is Succession.REFUSED
     assert "certificate_arn" in found.reasons[-1]
-    assert way(adopted=True).way is Way.IN_PLACE
+    assert way(adopted=True).way is Succession.IN_PLACE
 
 
 @pytest.mark.parametrize(
     ("left", "expected"),
     [
-        (CLOUDFRONT_LAG, Way.IN_PLACE),
-        (CLOUDFRONT_LAG - timedelta(seconds=1), Way.REPLACE),
-        (-timedelta(days=1), Way.REPLACE),
+        (CLOUDFRONT_LAG, Succession.IN_PLACE),
+        (CLOUDFRONT_LAG - timedelta(seconds=1), Succession.REPLACE),
+        (-timedelta(days=1), Succession.REPLACE),
     ],
 )
-def test_with_little_time_cloudfront_gets_a_new_arn(left: timedelta, expected: Way) -> None:
+def test_with_little_time_cloudfront_gets_a_new_arn(left: timedelta, expected: Succession) -> None:
     late = replace(PRESENT, not_after=NOW + left)
     assert way(late).way is expected
     elsewhere = (f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:loadbalancer/app/a/1",)
-    assert way(replace(late, in_use_by=elsewhere), users=[BALANCER]).way is Way.IN_PLACE
+    assert way(replace(late, in_use_by=elsewhere), users=[BALANCER]).way is Succession.IN_PLACE
 
 
 @pytest.mark.parametrize("held", [{"adopted": True}, {"users": [DISTRIBUTION, APPSYNC]}])
 def test_with_little_time_late_is_better_than_never(held: dict[str, Any]) -> None:
     late = replace(PRESENT, not_after=NOW + timedelta(hours=1))
     found = way(late, **held)
-    assert found.way is Way.IN_PLACE
+    assert found.way is Succession.IN_PLACE
     assert len(found.reasons) == 2
     assert "for a day after a reimport" in found.reasons[0]
 
 
 def test_cloudfront_takes_nothing_without_its_chain() -> None:
-    assert way(chained=False).way is Way.REFUSED
-    assert way(replace(PRESENT, in_use_by=()), users=(), chained=False).way is Way.IN_PLACE
+    assert way(chained=False).way is Succession.REFUSED
+    assert way(replace(PRESENT, in_use_by=()), users=(), chained=False).way is Succession.IN_PLACE

@@ -16,7 +16,7 @@ from certrail.keys import KeyType
 from certrail.pipelines import Pipelines, load
 from certrail.records import Rollout, State
 from certrail.store import rollout_key
-from certrail.target import Context, Rotation, Target, Way, as_job, with_needs
+from certrail.target import Context, Rotation, Succession, Target, as_job, with_needs
 from deployers import router
 from deployers.deploy import LEASE, Outcome, Result, deploy_target, preflight_target
 from deployers.kinds.acm import RETIRE_AFTER, Acm
@@ -474,11 +474,11 @@ def test_preflight_says_beforehand_what_will_be(cloud: Cloud) -> None:
 
     assert ahead() is None
     cloud.publish()
-    assert ahead().way is Way.IN_PLACE
+    assert ahead().way is Succession.IN_PLACE
     cloud.publish(key_type=KeyType.RSA_2048)
     with cloud.journal() as calls:
         found = ahead()
-    assert found.way is Way.REPLACE
+    assert found.way is Succession.REPLACE
     assert [mover.job["type"] for mover in found.movers] == ["listener"]
     assert [call.action for call in calls if call.writes] == []
 

@@ -13,7 +13,7 @@ import pytest
 
 from bench.rotation import CASES, DISTRIBUTION, KEPT, Case, User, World, bundle_after
 from certrail.keys import KeyType
-from certrail.target import Endpoint, Rotation, Way
+from certrail.target import Endpoint, Rotation, Succession
 from sandbox.propagation import propagation
 from sandbox.visitor import Visitor
 
@@ -67,7 +67,7 @@ def test_nobody_is_ever_without_a_valid_certificate(world: World, case: Case) ->
         or loses_a_name
         or case.rotation is Rotation.REPLACE
     )
-    assert outcome.preflight.way is (Way.REPLACE if replaced else Way.IN_PLACE)
+    assert outcome.preflight.way is (Succession.REPLACE if replaced else Succession.IN_PLACE)
     assert outcome.arns == 1 + replaced
     assert outcome.retired is (replaced and not loses_a_name)
     assert ("does not cover api.example.com" in outcome.stays) is loses_a_name

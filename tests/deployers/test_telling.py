@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from certrail.bundle import short
 from certrail.errors import AwsError
 from certrail.records import Check, Record, Rollout, State
-from certrail.store import Rollback
+from certrail.store import Rollback, record_key
 from certrail.target import Deployed, Target
 from certrail.telling import LONGEST_SUMMARY, plain
 from deployers import telling
 from deployers.deploy import LEASE, Attempt, drift
 from deployers.kinds.acm import Acm
 from deployers.kinds.secretsmanager import Secretsmanager
+from deployers.selections.cloudfront import CloudfrontSelection
 from deployers.telling import Telling
 from sandbox.events import fill
 from tests.certrail.bundles import NOW
@@ -221,9 +222,26 @@ def test_a_target_that_was_not_served_is_left_to_the_looks(cloud: Cloud, people:
     people.deploy(SECRET)
     record = cloud.recorded(SECRET)
     check = Check(until=NOW, next=None, saw="another", failed=True)
-    before = replace(record, state=State.FAILED, error="clients get another", check=check)
-    people.telling().attempt(Attempt(before, record))
+    before = replace(
+        record, state=State.FAILED, error="clients get another", missed=True, check=check
+    )
+    people.telling().attempt(Attempt(before, replace(record, missed=True)))
     assert people.heard() == []
+
+
+def test_where_nobody_looks_any_more_deployed_is_well(cloud: Cloud, people: People) -> None:
+    cloud.publish()
+    people.deploy(SECRET)
+    key = record_key(PIPELINE, SECRET.address)
+    seen = cloud.store.read(key, Record)
+    assert seen
+    check = Check(until=NOW, next=None, saw="another", failed=True)
+    missed = replace(seen.value, state=State.FAILED, error="another", missed=True, check=check)
+    cloud.store.write(key, missed, Record, seen.etag)
+    cloud.publish()
+    for day in (1, 2):
+        people.deploy(SECRET, NOW + day * DAY)
+    assert people.kinds() == ["Target Recovered"]
 
 
 def test_a_bus_that_takes_nothing_changes_no_outcome(
@@ -286,7 +304,14 @@ ROLLOUT = Rollout(
     failed="E1 rings",
 )
 WHY = Rollback(of="cd34" * 16, generation=6, reason="E1 rings", by="Watcher", at=NOW)
+SELECTION = CloudfrontSelection(covers=True)
 TOLD: dict[str, tuple[Callable[[Telling], None], str]] = {
+    telling.TARGET_LOST: (
+        lambda t: t.lost("shop", "cloudfront/E1", SELECTION, "has the tag certrail:ignore"),
+        "shop: cloudfront/E1 is no target any more: it has the tag certrail:ignore. Nothing there "
+        "is touched, so its certificate is not renewed and expires there. To have it renewed, name "
+        "it in pipelines.yaml, or let it be found again by cloudfront `covers`",
+    ),
     telling.TARGET_RECOVERED: (
         lambda t: t.recovered(replace(RECORD, state=State.SERVED)),
         "shop: acm/eu-central-1 has recovered, and serves aaaaaaaaaaaa",
@@ -317,7 +342,7 @@ TOLD: dict[str, tuple[Callable[[Telling], None], str]] = {
 
 
 @pytest.mark.parametrize("kind", TOLD)
-def test_what_the_watcher_tells(people: People, kind: str) -> None:
+def test_what_is_told_and_how(people: People, kind: str) -> None:
     tell, summary = TOLD[kind]
     tell(people.telling())
     ((told, detail),) = people.heard()

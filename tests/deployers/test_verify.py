@@ -23,7 +23,7 @@ from certrail.nameservers import Server
 from certrail.target import Endpoint
 from deployers import verify
 from deployers.seen import Seen, Verdict
-from deployers.verify import Unreachable, Wanted, Way, look
+from deployers.verify import Network, Unreachable, Wanted, look
 from sandbox import resources
 from tests.certrail.bundles import Authority, authority, make_bundle
 from tests.deployers.cloud import DOMAINS, Cloud
@@ -35,7 +35,7 @@ PATIENCE = timedelta(seconds=20)
 
 
 @pytest.fixture(scope="module")
-def way() -> Iterator[Way]:
+def way() -> Iterator[Network]:
     with internet() as there:
         yield there
 
@@ -79,7 +79,7 @@ def listener(
     return Endpoint(balancer["DNSName"], 443, (NAME,))
 
 
-def test_every_address_of_both_families_for_every_name(cloud: Cloud, way: Way) -> None:
+def test_every_address_of_both_families_for_every_name(cloud: Cloud, way: Network) -> None:
     bundle = make_bundle(DOMAINS)
     there = listener(cloud, bundle, default=True)
     endpoint = Endpoint(there.host, 443, (NAME, "a.shop.example.com", ""))
@@ -93,7 +93,7 @@ def test_every_address_of_both_families_for_every_name(cloud: Cloud, way: Way) -
     assert len(seen) == 12
 
 
-def test_another_certificate(cloud: Cloud, way: Way) -> None:
+def test_another_certificate(cloud: Cloud, way: Network) -> None:
     there, new = make_bundle(DOMAINS), make_bundle(DOMAINS)
     endpoint = listener(cloud, there)
     seen = look([endpoint], wanted(new), way, PATIENCE)[endpoint]
@@ -102,7 +102,7 @@ def test_another_certificate(cloud: Cloud, way: Way) -> None:
     assert f"serves {there.fingerprint[:12]}, not {new.fingerprint[:12]}" in str(seen[0])
 
 
-def test_the_default_is_asked_without_a_name(cloud: Cloud, way: Way) -> None:
+def test_the_default_is_asked_without_a_name(cloud: Cloud, way: Network) -> None:
     bundle = make_bundle(DOMAINS)
     there = listener(cloud, bundle)
     endpoint = Endpoint(there.host, 443, (NAME, ""))
@@ -113,7 +113,7 @@ def test_the_default_is_asked_without_a_name(cloud: Cloud, way: Way) -> None:
 
 
 def test_a_chain_that_leads_elsewhere_is_told_of_the_wanted_certificate(
-    cloud: Cloud, way: Way
+    cloud: Cloud, way: Network
 ) -> None:
     bundle = make_bundle(DOMAINS)
     endpoint = listener(cloud, bundle)
@@ -124,7 +124,7 @@ def test_a_chain_that_leads_elsewhere_is_told_of_the_wanted_certificate(
 
 
 def test_the_systems_roots_where_there_are_no_anchors(
-    cloud: Cloud, way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, way: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = make_bundle(DOMAINS)
     endpoint = listener(cloud, bundle)
@@ -138,7 +138,7 @@ def test_the_systems_roots_where_there_are_no_anchors(
 
 
 def test_without_any_root_nobody_is_called_wrong(
-    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in (tmp_path / "none", tmp_path):
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
@@ -149,7 +149,7 @@ def test_without_any_root_nobody_is_called_wrong(
     assert look([], Wanted("", KeyType.ECDSA_P256), way, PATIENCE) == {}
 
 
-def test_a_name_that_the_certificate_does_not_have(cloud: Cloud, way: Way) -> None:
+def test_a_name_that_the_certificate_does_not_have(cloud: Cloud, way: Network) -> None:
     bundle = make_bundle([NAME])
     there = listener(cloud, bundle, default=True)
     endpoint = Endpoint(there.host, 443, ("elsewhere.example.com",))
@@ -159,14 +159,14 @@ def test_a_name_that_the_certificate_does_not_have(cloud: Cloud, way: Way) -> No
 
 
 @pytest.mark.parametrize("key_type", [KeyType.ECDSA_P256, KeyType.RSA_2048])
-def test_of_two_key_types_each_finds_its_own(cloud: Cloud, way: Way, key_type: KeyType) -> None:
+def test_of_two_key_types_each_finds_its_own(cloud: Cloud, way: Network, key_type: KeyType) -> None:
     bundles = {kind: make_bundle(DOMAINS, kind) for kind in (KeyType.ECDSA_P256, KeyType.RSA_2048)}
     endpoint = listener(cloud, *bundles.values())
     seen = look([endpoint], wanted(bundles[key_type]), way, PATIENCE)[endpoint]
     assert verdicts(seen) == {Verdict.GOOD}
 
 
-def test_the_other_key_type_is_no_excuse(cloud: Cloud, way: Way) -> None:
+def test_the_other_key_type_is_no_excuse(cloud: Cloud, way: Network) -> None:
     rsa, old, new = (
         make_bundle(DOMAINS, kind)
         for kind in (KeyType.RSA_2048, KeyType.ECDSA_P256, KeyType.ECDSA_P256)
@@ -179,7 +179,7 @@ def test_the_other_key_type_is_no_excuse(cloud: Cloud, way: Way) -> None:
 # What cannot be reached
 
 
-def test_an_internal_load_balancer(cloud: Cloud, way: Way) -> None:
+def test_an_internal_load_balancer(cloud: Cloud, way: Network) -> None:
     bundle = make_bundle(DOMAINS)
     endpoint = listener(cloud, bundle, internal=True)
     seen = look([endpoint], wanted(bundle), way, PATIENCE)[endpoint]
@@ -187,7 +187,7 @@ def test_an_internal_load_balancer(cloud: Cloud, way: Way) -> None:
     assert any("the proxy answers `HTTP/1.1 504" in each.text for each in seen)
 
 
-def test_a_port_at_which_nothing_is(cloud: Cloud, way: Way) -> None:
+def test_a_port_at_which_nothing_is(cloud: Cloud, way: Network) -> None:
     bundle = make_bundle(DOMAINS)
     endpoint = Endpoint(listener(cloud, bundle).host, 8443, (NAME,))
     assert verdicts(look([endpoint], wanted(bundle), way, PATIENCE)[endpoint]) == {
@@ -196,15 +196,15 @@ def test_a_port_at_which_nothing_is(cloud: Cloud, way: Way) -> None:
 
 
 def test_an_address_that_cannot_be_reached_is_not_tried_for_every_name(
-    direct: Way, monkeypatch: pytest.MonkeyPatch
+    direct: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
 
-    def in_vain(_: Way, address: str, port: int) -> socket.socket:
+    def in_vain(_: Network, address: str, port: int) -> socket.socket:
         tried.append(address)
         raise Unreachable("no answer in time")
 
-    monkeypatch.setattr(Way, "connect", in_vain)
+    monkeypatch.setattr(Network, "connect", in_vain)
     monkeypatch.setattr(verify, "AT_ONCE", 1)
     names = tuple(f"{number}.example.com" for number in range(100))
     endpoint = Endpoint("localhost", 443, names)
@@ -214,14 +214,14 @@ def test_an_address_that_cannot_be_reached_is_not_tried_for_every_name(
     assert tried == list(dict.fromkeys(tried))
 
 
-def test_a_host_without_an_address(cloud: Cloud, way: Way) -> None:
+def test_a_host_without_an_address(cloud: Cloud, way: Network) -> None:
     endpoint = Endpoint("gone.eu-central-1.elb.amazonaws.com", 443, (NAME,))
     (seen,) = look([endpoint], wanted(make_bundle([NAME])), way, PATIENCE)[endpoint]
     assert (seen.verdict, seen.address) == (Verdict.UNREACHABLE, endpoint.host)
 
 
 def test_one_family_of_addresses_that_the_dns_does_not_answer_for(
-    direct: Way, monkeypatch: pytest.MonkeyPatch
+    direct: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve = dns.resolver.Resolver.resolve
 
@@ -238,18 +238,18 @@ def test_one_family_of_addresses_that_the_dns_does_not_answer_for(
         direct.addresses("localhost")
 
 
-def test_a_proxy_that_is_not_there(cloud: Cloud, way: Way) -> None:
+def test_a_proxy_that_is_not_there(cloud: Cloud, way: Network) -> None:
     bundle = make_bundle(DOMAINS)
     endpoint = listener(cloud, bundle)
     with socket.create_server(("127.0.0.1", 0)) as there:
         closed = Server(*there.getsockname())
-    lost = Way(way.nameservers, closed)
+    lost = Network(way.nameservers, closed)
     seen = look([endpoint], wanted(bundle), lost, PATIENCE)[endpoint]
     assert verdicts(seen) == {Verdict.UNREACHABLE}
     assert "Connection refused" in seen[0].text
 
 
-def test_without_time_left_nothing_is_said(cloud: Cloud, way: Way) -> None:
+def test_without_time_left_nothing_is_said(cloud: Cloud, way: Network) -> None:
     bundle = make_bundle(DOMAINS)
     endpoint = listener(cloud, bundle)
     assert verdicts(look([endpoint], wanted(bundle), way, timedelta(0))[endpoint]) == {
@@ -286,8 +286,8 @@ def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 @pytest.fixture
-def direct(way: Way) -> Way:
-    return Way(way.nameservers)
+def direct(way: Network) -> Network:
+    return Network(way.nameservers)
 
 
 def tls(bundle: Bundle, folder: Path) -> Callable[[socket.socket], None]:
@@ -298,7 +298,7 @@ def tls(bundle: Bundle, folder: Path) -> Callable[[socket.socket], None]:
     return lambda connection: context.wrap_socket(connection, server_side=True).close()
 
 
-def test_without_a_proxy(direct: Way, tmp_path: Path) -> None:
+def test_without_a_proxy(direct: Network, tmp_path: Path) -> None:
     bundle = make_bundle(["localhost"])
     with server(tls(bundle, tmp_path)) as port:
         endpoint = Endpoint("localhost", port, ("localhost",))
@@ -307,7 +307,7 @@ def test_without_a_proxy(direct: Way, tmp_path: Path) -> None:
     assert verdicts(seen) == {Verdict.GOOD}
 
 
-def test_a_certificate_that_has_ended(direct: Way, tmp_path: Path) -> None:
+def test_a_certificate_that_has_ended(direct: Network, tmp_path: Path) -> None:
     bundle = make_bundle(["localhost"], days=-0.01)
     with server(tls(bundle, tmp_path)) as port:
         endpoint = Endpoint("localhost", port, ("localhost",))
@@ -318,7 +318,7 @@ def test_a_certificate_that_has_ended(direct: Way, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_server_that_wants_a_certificate_of_the_clients(
-    direct: Way, tmp_path: Path, version: ssl.TLSVersion
+    direct: Network, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     bundle = make_bundle(["localhost"])
     pair = tmp_path / "pair.pem"
@@ -344,7 +344,7 @@ def test_a_server_that_wants_a_certificate_of_the_clients(
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", Verdict.REFUSED, "the TLS handshake fails"),
     ],
 )
-def test_what_speaks_no_tls(direct: Way, words: bytes, verdict: Verdict, said: str) -> None:
+def test_what_speaks_no_tls(direct: Network, words: bytes, verdict: Verdict, said: str) -> None:
     def speak(connection: socket.socket) -> None:
         connection.recv(1)
         connection.sendall(words)
@@ -357,9 +357,9 @@ def test_what_speaks_no_tls(direct: Way, words: bytes, verdict: Verdict, said: s
 
 
 def test_the_way_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Way.from_environment() == Way()
+    assert Network.from_environment() == Network()
     monkeypatch.setenv("CERTRAIL_NAMESERVERS", "127.0.0.1:5353")
     monkeypatch.setenv("CERTRAIL_PROXY", "proxy.corp.example:3128")
-    assert Way.from_environment() == Way(
+    assert Network.from_environment() == Network(
         (Server("127.0.0.1", 5353),), Server("proxy.corp.example", 3128)
     )

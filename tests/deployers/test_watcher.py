@@ -28,7 +28,7 @@ from deployers.job import role_of
 from deployers.judge import AGAIN, attention
 from deployers.kinds.all import AnyTarget
 from deployers.rollout import plan
-from deployers.verify import Way
+from deployers.verify import Network
 from deployers.view import READERS, View, look_at
 from deployers.watcher import Watcher
 from sandbox import resources
@@ -100,7 +100,7 @@ class World:
     """A pipeline with a listener in each of two regions, the first of them the canary's, and all
     functions at work on it, each when its time has come."""
 
-    def __init__(self, cloud: Cloud, way: Way, waves: str = WAVES, accounts: str = "") -> None:
+    def __init__(self, cloud: Cloud, way: Network, waves: str = WAVES, accounts: str = "") -> None:
         self.cloud, self.way = cloud, way
         self.now = NOW
         self.heard = Heard()
@@ -233,18 +233,18 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def way() -> Iterator[Way]:
+def way() -> Iterator[Network]:
     with internet() as there:
         yield there
 
 
 @pytest.fixture
-def world(cloud: Cloud, way: Way) -> World:
+def world(cloud: Cloud, way: Network) -> World:
     return World(cloud, way)
 
 
 @pytest.fixture
-def alarmed(cloud: Cloud, way: Way) -> World:
+def alarmed(cloud: Cloud, way: Network) -> World:
     return World(cloud, way, WITH_ALARM)
 
 
@@ -335,7 +335,29 @@ def test_what_was_changed_by_hand_is_told_once_and_recovers(cloud: Cloud, world:
     assert world.heard.what[-2:] == ["check_failed", "recovered"]
 
 
-def test_an_alias_more_is_looked_at_after_the_daily_check(cloud: Cloud, way: Way) -> None:
+def test_what_is_deployed_again_recovers_when_it_is_served(cloud: Cloud, world: World) -> None:
+    """Not before, and once, whatever failed in between."""
+    cloud.publish()
+    world.run(HOUR)
+    arn = world.record(CANARY_ADDRESS).needs["acm/eu-central-1"]
+    cloud.client("elbv2").remove_listener_certificates(
+        ListenerArn=CANARY, Certificates=[{"CertificateArn": arn}]
+    )
+    world.run(2 * AGAIN)
+    assert world.record(CANARY_ADDRESS).state is State.FAILED
+    target = next(each for each in world.pipeline.targets if each.address == CANARY_ADDRESS)
+    cloud.refuse("AddListenerCertificates", "AccessDenied", status=403)
+    with pytest.raises(AwsError):
+        cloud.deploy(target, now=world.now)
+    cloud.deploy(target, now=world.now)
+    assert world.record(CANARY_ADDRESS).state is State.DEPLOYED
+    assert "recovered" not in world.heard.what
+    world.run(2 * AGAIN)
+    assert world.record(CANARY_ADDRESS).state is State.SERVED
+    assert world.heard.what[-2:] == ["check_failed", "recovered"]
+
+
+def test_an_alias_more_is_looked_at_after_the_daily_check(cloud: Cloud, way: Network) -> None:
     """What the target is to be looked at for has changed, so there is a new look."""
     world = World(cloud, way, waves="")
     cloud.publish()
@@ -360,7 +382,7 @@ STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
 @pytest.mark.parametrize(("chain", "state"), [("its own", State.SERVED), ("another", State.FAILED)])
 def test_a_ca_that_nobody_trusts_is_held_to_the_chain_that_was_published(
-    cloud: Cloud, way: Way, chain: str, state: State
+    cloud: Cloud, way: Network, chain: str, state: State
 ) -> None:
     world = World(cloud, way, waves="")
     world.pipeline = replace(
@@ -388,7 +410,7 @@ def test_a_ca_that_nobody_trusts_is_held_to_the_chain_that_was_published(
 
 @pytest.mark.parametrize("waves", [WAVES, ""], ids=["waves", "no waves"])
 def test_a_bad_bundle_is_stopped_at_the_first_wave_and_rolled_back(
-    cloud: Cloud, way: Way, waves: str
+    cloud: Cloud, way: Network, waves: str
 ) -> None:
     world = World(cloud, way, waves)
     good = cloud.publish()
@@ -409,7 +431,11 @@ def test_a_bad_bundle_is_stopped_at_the_first_wave_and_rolled_back(
     assert set(world.states().values()) == {State.SERVED}
     assert {world.record(each).fingerprint for each in world.states()} == {good.fingerprint}
     assert world.rollout.done_at
-    assert world.heard.what[-3:] == ["check_failed", "rolled_back", "served"]
+    told = [what for what in world.heard.what if what not in {"check_failed", "recovered"}]
+    assert told[-2:] == ["rolled_back", "served"]
+    failed = 1 if waves else 2
+    assert world.heard.what.count("check_failed") == failed
+    assert world.heard.what.count("recovered") == failed
     if waves:
         # To the other wave's region nothing was written.
         writes = cloud.server.calls.writes("acm", "elasticloadbalancing", since=mark)
@@ -577,7 +603,7 @@ def test_an_alarm_that_does_not_exist(cloud: Cloud, alarmed: World) -> None:
 
 
 def test_an_alarm_of_another_account_is_looked_at_with_the_role_there(
-    cloud: Cloud, way: Way
+    cloud: Cloud, way: Network
 ) -> None:
     arn = "arn:aws:cloudwatch:eu-west-1:222222222222:alarm:errors"
     allow = {"Effect": "Allow", "Action": "cloudwatch:DescribeAlarms", "Resource": "*"}
@@ -689,7 +715,7 @@ class Context:
 
 @pytest.fixture
 def handle(
-    cloud: Cloud, way: Way, monkeypatch: pytest.MonkeyPatch, lambda_logs: None
+    cloud: Cloud, way: Network, monkeypatch: pytest.MonkeyPatch, lambda_logs: None
 ) -> Callable[..., object]:
     assert way.proxy
     monkeypatch.setenv("CERTRAIL_BUCKET", cloud.store.bucket)

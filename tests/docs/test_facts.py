@@ -129,6 +129,7 @@ def test_the_rules_hear_what_is_told() -> None:
             issuing.AT_RISK,
             telling.TARGET_FAILED,
             telling.NOT_SERVED,
+            telling.TARGET_LOST,
             telling.STOPPED,
             telling.ROLLED_BACK,
         },

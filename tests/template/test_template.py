@@ -610,6 +610,7 @@ class TestRoles:
             "IssuerSchedulerRole",
             "IssuerWorkerRole",
             "WatcherRole",
+            "FinderRole",
             *(f"{name}Role" for name in DEPLOYERS.values()),
         ],
     )
