@@ -5,12 +5,16 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 BIN := .venv/bin
 SAM := .venv-sam/bin/sam
-NAMED := $(or $(shell PATH=$$PATH:/usr/sbin command -v named),/usr/sbin/named)
+# Debian's packages that the tests start programs of, and these programs.
+PACKAGES := bind9 nginx-light haproxy apache2 openssl
+PROGRAMS := named nginx haproxy apache2 openssl
+MISSING := $(shell for program in $(PROGRAMS); do \
+	PATH=$$PATH:/usr/sbin:/sbin command -v $$program >/dev/null || echo $$program; done)
 # Two tests at once: the sandboxes of more would wait for each other on a small machine.
 PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench bench-fleet histories docs pins sam-validate sam-build clean
+.PHONY: help setup programs demo test check fix bench bench-fleet bench-install histories docs pins sam-validate sam-build clean
 
 help:
 	@echo 'make demo          watch certificates travel through a local AWS'
@@ -19,6 +23,7 @@ help:
 	@echo 'make fix           format and sort'
 	@echo 'make bench         issue beside lego and certbot, and compare'
 	@echo 'make bench-fleet   deploy to a thousand targets on a simulated clock'
+	@echo 'make bench-install from a secret to the certificate that nginx serves, on one instance'
 	@echo 'make histories     two thousand random histories of deployments'
 	@echo 'make docs          write the generated parts of docs/ again'
 	@echo 'make pins          let the functions have the versions that .venv has'
@@ -34,12 +39,15 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# BIND, which the tests start themselves: in runlevel 1 Debian starts no service (invoke-rc.d(8)).
-$(NAMED):
+# In runlevel 1 Debian starts no service that it installs (invoke-rc.d(8)).
+programs:
+ifneq ($(MISSING),)
 	@test "$$(id -u)" = 0 && test -e /etc/debian_version || { \
-		echo 'The tests need BIND 9 as $@: sudo apt-get install bind9' >&2; exit 1; }
+		echo 'The tests need $(MISSING): sudo apt-get install $(PACKAGES)' >&2; \
+		echo '(elsewhere: BIND 9, nginx, HAProxy, Apache httpd and OpenSSL)' >&2; exit 1; }
 	apt-get update -q
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends bind9
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(PACKAGES)
+endif
 
 # SAM CLI pins a boto3 of its own, so it gets an environment of its own.
 .venv-sam/.ready:
@@ -51,10 +59,10 @@ $(NAMED):
 demo: setup
 	$(BIN)/certrail demo
 
-test: setup $(NAMED)
+test: setup programs
 	$(PYTEST)
 
-check: setup $(NAMED)
+check: setup programs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -71,6 +79,9 @@ bench: setup
 
 bench-fleet: setup
 	$(BIN)/python -m bench.fleet
+
+bench-install: setup
+	$(BIN)/python -m bench.install
 
 histories: setup
 	$(PYTEST) -m 'thorough or not thorough' tests/deployers/test_histories.py

@@ -4,8 +4,9 @@
     ├── PipelinesInvalid       pipelines.yaml has faults, all of them listed
     ├── StateError             the bucket holds something that cannot be used as it is
     │   ├── BundleBroken       a stored or new bundle that must not be deployed
+    │   ├── Incomplete         what somebody brings is not all there yet
     │   ├── NothingPushed      the bucket is new: no file, no certificate, nothing to do
-    │   ├── Superseded         another writer published first
+    │   ├── Superseded         another writer published first, or something newer
     │   ├── CannotRollBack     there is no way back to that certificate
     │   └── Busy               another run holds the lease; it will finish or expire
     ├── IssueError             no certificate was issued
@@ -98,12 +99,26 @@ class BundleBroken(StateError):
     """A bundle whose files do not belong together, or that does not prove what it should."""
 
 
+class Incomplete(StateError):
+    """What somebody brings is not all there yet, or does not fit together yet: it is waited for.
+
+    retry_at: aware, UTC; when waiting is over.
+    """
+
+    retryable = True
+
+    def __init__(self, what: str, *, where: str, next: str, retry_at: datetime) -> None:
+        super().__init__(what, where=where, next=next)
+        self.retry_at = retry_at
+
+
 class NothingPushed(StateError):
     """No pipelines file was pushed yet and nothing was published: the bucket of a new stack."""
 
 
 class Superseded(StateError):
-    """Another writer moved `current.json` first; nothing was overwritten."""
+    """Another writer moved `current.json` first, or it holds something newer; nothing was
+    overwritten."""
 
     retryable = True
 

@@ -29,6 +29,8 @@ class Check:
     where all was. reached: whether anything answered: where nothing does, nothing is known.
     failed: whether that is the last word: the target is not served.
     served_at: when all of it was served first.
+    nodes: what each of the target's machines said, by id; empty where it has none.
+    tolerated: whether so few of them failed that it is their fault and not the certificate's.
     """
 
     until: datetime
@@ -38,6 +40,8 @@ class Check:
     reached: bool = True
     failed: bool = False
     served_at: datetime | None = None
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    tolerated: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
     deployments/<pipeline>/<address>.json                   one record per target
     rollouts/<pipeline>.json                                how far the current one has come
     found/<pipeline>.json                                   what the file's selections find
+    incoming/<pipeline>/…                                   what somebody else brings; only read
 
 The files of a bundle are written once and never overwritten; `current.json` is written last, and
 only if nobody else moved it meanwhile. A reader follows the pointer and checks the digests, so it
@@ -110,6 +111,20 @@ class Current:
 
 
 @dataclass(frozen=True)
+class Brought:
+    """An object under `incoming/`, as it was listed. at: when it was written."""
+
+    key: str
+    etag: str
+    size: int
+    at: datetime
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
 class Versioned(Generic[T]):
     """A document and the ETag it was read with, to write it back conditionally."""
 
@@ -140,6 +155,10 @@ def rollout_key(pipeline: str) -> str:
 
 def found_key(pipeline: str) -> str:
     return f"found/{spell(pipeline)}.json"
+
+
+def incoming_prefix(pipeline: str) -> str:
+    return f"incoming/{spell(pipeline)}/"
 
 
 def budget_key(issuer: str) -> str:
@@ -371,6 +390,33 @@ class Store:
         pointer was moved: a publication that tags keys at the same moment looks at the pointer
         after that, and does the same."""
         self._keep(f"{_bundle_prefix(pipeline, fingerprint)}privkey.pem")
+
+    # What somebody else brings
+
+    def brought(self, pipeline: str) -> list[Brought]:
+        """What lies under `incoming/` for a pipeline, not what lies in folders there."""
+        prefix = incoming_prefix(pipeline)
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+        )
+        return [
+            Brought(item["Key"], item["ETag"], item["Size"], item["LastModified"])
+            for page in pages
+            for item in page.get("Contents", [])
+            if item["Key"] != prefix
+        ]
+
+    def read_brought(self, file: Brought) -> bytes:
+        """The object as it was listed. Raises AwsError `PreconditionFailed` where it was written
+        again since, `NoSuchKey` where it has gone."""
+        answer = self._s3.get_object(Bucket=self.bucket, Key=file.key, IfMatch=file.etag)
+        return answer["Body"].read()
+
+    def bring(self, pipeline: str, name: str, body: bytes) -> str:
+        """Put a file there, as somebody else would. Returns its key."""
+        key = f"{incoming_prefix(pipeline)}{name}"
+        self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+        return key
 
     # Keys of orders
 

@@ -110,6 +110,23 @@ def asked_for(names: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Node:
+    """One machine of a target, and what it said last.
+
+    id: AWS's name for it, `i-0abc…`. online: whether it can be told anything now. fingerprint: of
+    the certificate that it has in place, empty where it said nothing yet. error: why it does not
+    serve what the target is to hold, empty where it said nothing of that. since: when it first
+    came, where that is known.
+    """
+
+    id: str
+    online: bool
+    fingerprint: str = ""
+    error: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Deployed:
     """What a target holds.
 
@@ -124,6 +141,7 @@ class Deployed:
     name: they are to point to `resource`, too.
     retired: of the superseded, those that were deleted last.
     endpoints: where a client must find it; empty where nobody can look.
+    nodes: whether machines fetch it from there, and say what they serve.
     """
 
     fingerprint: str
@@ -135,6 +153,7 @@ class Deployed:
     followers: tuple[dict[str, Any], ...] = ()
     retired: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    nodes: bool = False
 
     @property
     def replaced(self) -> str | None:
@@ -271,6 +290,15 @@ class Target(BaseModel, ABC):
         """What `deploy` of such a certificate would do, where there is a choice; None where there
         is none. Reads only. Raises as `observe` does."""
         return None
+
+    def nodes(self, context: Context) -> Sequence[Node]:
+        """The machines that fetch what the target holds, where it is `Deployed.nodes`. Reads only.
+        Raises AwsError."""
+        return ()
+
+    def tolerated(self, nodes: int) -> int:
+        """How many of so many machines may fail before the certificate is held to be at fault."""
+        return 0
 
     def tidy(self, context: Context) -> Deployed | None:
         """Remove what earlier deployments left behind and nothing uses. Called now and then while

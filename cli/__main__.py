@@ -21,6 +21,7 @@ from certrail.errors import CertrailError, Fault, PipelinesInvalid
 from certrail.pipelines import Pipelines
 from cli import account as accounting
 from cli import apply as applying
+from cli import bring as bringing
 from cli import iam as granting
 from cli import orphans as orphaned
 from cli import plan as planning
@@ -147,19 +148,37 @@ def issue(
     minutes: Annotated[int, typer.Option(help="Give up after this long.", min=1)] = 15,
     as_json: Json = False,
 ) -> None:
-    """Issue one pipeline's certificate now, due or not, and publish it."""
+    """Issue one pipeline's certificate now, due or not, and publish it; or look now for what
+    somebody else has brought."""
     log.to_terminal(verbose=True)
     workspace = Workspace(file, bucket)
     local = workspace.local()
     issued = [
-        issue_here(workspace, local, pipeline, timedelta(minutes=minutes), asked=True)
+        (pipeline, issue_here(workspace, local, pipeline, timedelta(minutes=minutes), asked=True))
         for pipeline in workspace.called(local, name)
     ]
     if as_json:
-        render.as_json([render.current_json(current) for current in issued])
+        render.as_json([render.current_json(current) for _, current in issued])
     else:
-        for current in issued:
-            render.line(render.current_line(current))
+        for pipeline, current in issued:
+            nothing_new = current is None and pipeline.incoming is not None
+            said = f"{pipeline.name}: nothing new came in"
+            render.line(said if nothing_new else render.current_line(current))
+
+
+@app.command()
+def bring(
+    name: Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="Files of one bundle, or their folder.")
+    ],
+    file: File = DEFAULT_FILE,
+    bucket: Bucket = "",
+) -> None:
+    """Check a certificate that somebody else issued, and put it under incoming/: the Lambda
+    functions do the rest."""
+    for key in bringing.bring(Workspace(file, bucket), name, paths):
+        render.line(key)
 
 
 @app.command()

@@ -243,6 +243,8 @@ def _narrate(tour: Tour, call: Call) -> None:
             tour.step("listener", f"added to the list of {arn.split('/', 1)[1]}")
         case "elasticloadbalancing:ModifyListener", {"ListenerArn": str(arn)}:
             tour.step("listener", f"is the default of {arn.split('/', 1)[1]}")
+        case "ssm:PutParameter", {"Name": name}:
+            tour.step("parameterstore", f"written {name}")
         case "secretsmanager:CreateSecret", {"Name": name}:
             tour.step("secretsmanager", f"created {name}")
         case "secretsmanager:PutSecretValue", {"SecretId": str(secret)}:

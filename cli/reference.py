@@ -20,6 +20,7 @@ from certrail.pipelines.load import file_model
 from certrail.pipelines.model import (
     Defaults,
     ExternalAccount,
+    Incoming,
     IssuerEntry,
     LimitsEntry,
     PipelineEntry,
@@ -31,6 +32,7 @@ from certrail.pipelines.wording import as_written
 from certrail.pipelines.zones import ZONES
 from certrail.target import FromDefaults, Target
 from deployers.kinds.all import AnyTarget
+from issuer import incoming
 from issuer.dns import route53
 
 T = TypeVar("T")
@@ -73,7 +75,7 @@ def field_table(model: type[BaseModel]) -> str:
         elif name in needed or name == "type":
             default = "*needed*"
         else:
-            default = f"`{json.dumps(info.default)}`" if isinstance(info.default, bool) else ""
+            default = _shown(info.default)
         value = _value(field, definition.get("$defs", {}))
         example = f", like `{as_written(info.examples[0])}`" if info.examples else ""
         what = info.description or "The kind of target."
@@ -87,9 +89,9 @@ def pages(root: Path, model: type[Pipelines[T]]) -> dict[Path, str]:
 
     A table stands between `<!-- fields: NAME -->` and `<!-- /fields -->`, where NAME is `file`,
     `issuer`, `external_account`, `limits`, `account`, `zone-` and a provider, `defaults`,
-    `pipeline`, `wave`, or the type of a target, with `selection-` before it for its selection; a
-    policy between `<!-- iam: NAME -->` and `<!-- /iam -->`, where NAME is `route53`, `selections`
-    or the type of a target.
+    `pipeline`, `incoming`, `wave`, or the type of a target, with `selection-` before it for its
+    selection; a policy between `<!-- iam: NAME -->` and `<!-- /iam -->`, where NAME is `route53`,
+    `incoming`, `bring`, `selections` or the type of a target.
     """
     (target,) = get_args(model)
     forms = forms_of(target)
@@ -102,6 +104,7 @@ def pages(root: Path, model: type[Pipelines[T]]) -> dict[Path, str]:
         "account": Account,
         "defaults": Defaults,
         "pipeline": PipelineEntry,
+        "incoming": Incoming,
         "wave": WaveEntry,
         **forms.kinds,
         **{f"selection-{kind}": selection for kind, selection in forms.selections.items()},
@@ -112,6 +115,10 @@ def pages(root: Path, model: type[Pipelines[T]]) -> dict[Path, str]:
             for selection in forms.selections.values()
             for grant in selection.grants(READER, EVERYWHERE)
         ],
+        "incoming": incoming.grants([READER.arn("acm", "us-east-1", "certificate/0a1b2c3d")]),
+        "bring": incoming.grants_to_bring(
+            READER, "eu-central-1", READER.arn("kms", "eu-central-1", "key/0a1b2c3d"), "shop"
+        ),
         "route53": route53.grants(READER, [None], ["_acme-challenge.*"]),
         **{name: kind.grants(READER, everywhere=EVERYWHERE) for name, kind in forms.kinds.items()},
     }
@@ -145,6 +152,12 @@ def _needed(model: type[BaseModel]) -> list[str]:
         for name, info in model.model_fields.items()
         if info.is_required() and not _from_defaults(model, name)
     ]
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return f"`{json.dumps(default)}`"
+    return f"`{default}`" if isinstance(default, str) and default else ""
 
 
 def _from_defaults(model: type[BaseModel], name: str) -> str | None:

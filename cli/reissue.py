@@ -45,7 +45,14 @@ def choose(
         raise BadInput("say which ones", next="Give one of --all, --issuer and --pipeline")
     file = workspace.pushed()
     if issuer is None:
-        return workspace.chosen(file, names)
+        chosen = workspace.chosen(file, names)
+        ours = [each for each in chosen if each.incoming is None]
+        if not ours or (names and ours != chosen):
+            raise BadInput(
+                "this certificate is not ours to issue",
+                next="Have it issued anew where it comes from; what is brought is taken in",
+            )
+        return ours
     workspace.issuer(file, issuer)
     chosen = [
         each.pipeline

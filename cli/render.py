@@ -343,6 +343,7 @@ def way_back(plan: Plan) -> list[str]:
 
 def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
     lines = []
+    foreign = status.standing.pipeline.incoming is not None
     if status.current:
         issued = status.current.issued
         by = f"[yellow]issued by {escape(issued.issuer)}[/]"
@@ -363,7 +364,11 @@ def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
         said = f"renewal {_at(when.moment)}"
         if when.by_ca:
             said += f", in the CA's window from {_at(when.start)} to {_at(when.end)}"
-        if status.past_window:
+        if foreign and status.past_window:
+            lines.append(f"[red]nothing newer came in[/] by {_at(when.end)}")
+        elif foreign:
+            lines.append(f"[dim]the next one is awaited by {_at(when.end)}[/]")
+        elif status.past_window:
             lines.append(f"[red]past its renewal window[/], which ended {_at(when.end)}")
         else:
             lines.append(f"[dim]{said}[/]")
@@ -376,7 +381,8 @@ def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
     progress = status.progress
     if progress and progress.error:
         times = f" ({progress.attempts} times)" if progress.attempts > 1 else ""
-        lines.append(f"[red]not issued{times}:[/] {_inside(progress.error)}")
+        what = "not taken in" if foreign else "not issued"
+        lines.append(f"[red]{what}{times}:[/] {_inside(progress.error)}")
     if progress and progress.waits_for:
         lines.append(f"[yellow]waits:[/] {_inside(progress.waits_for)}")
     if progress and progress.next_attempt:

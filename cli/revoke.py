@@ -25,6 +25,12 @@ def revoke(
     meant."""
     file = workspace.pushed()
     pipelines = workspace.called(file, name)
+    if any(pipeline.incoming is not None for pipeline in pipelines):
+        raise BadInput(
+            "this certificate is not ours to revoke",
+            where=name,
+            next="Bring another one first, and have this one revoked where it was issued",
+        )
     chosen = (
         [_by_fingerprint(workspace, pipelines, fingerprint)]
         if fingerprint

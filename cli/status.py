@@ -73,6 +73,7 @@ class TargetStatus:
                 "until": record.check.until.isoformat(),
                 "next": _iso(record.check.next),
                 "served_at": _iso(record.check.served_at),
+                "nodes": dict(record.check.nodes),
             }
             if record and record.check
             else None,

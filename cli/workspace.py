@@ -26,6 +26,7 @@ from issuer import reissue
 from issuer.account import Accounts
 from issuer.clock import Clock
 from issuer.dns.challenges import Dns
+from issuer.incoming import receive
 from issuer.issue import issue
 from issuer.reissue import Asked
 
@@ -150,10 +151,17 @@ def issue_here(
     *,
     asked: bool = False,
 ) -> Current | None:
-    """Issue from this process what the issuer's function would. asked: due and wished for or not.
+    """Issue from this process what the issuer's function would, or take in what the receiver would.
+    asked: due and wished for or not, looked at before or not.
 
-    Returns None where nothing was due. Raises IssueError and its kinds, Busy, AwsError.
+    Returns None where nothing was due, or nothing new came in. Raises IssueError, StateError and
+    their kinds, AwsError.
     """
+    if pipeline.incoming is not None:
+        clock = clock_here(patience)
+        return receive(
+            pipeline, workspace.store, workspace.aws, clock, OnTheTerminal(), asked=asked
+        )
     servers = os.environ.get("CERTRAIL_NAMESERVERS")
     wish = reissue.wishes(workspace.store).get(pipeline.name)
     if asked:

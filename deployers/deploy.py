@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,7 +21,7 @@ from certrail.bundle import short
 from certrail.errors import BundleRefused, Busy, CertrailError, Superseded, TargetRefused
 from certrail.records import Check, Record, State
 from certrail.store import Current, Store, record_key
-from certrail.target import Context, Deployed, Link, Preflight, Rotation, Target
+from certrail.target import Context, Deployed, Link, Node, Preflight, Rotation, Target
 from deployers.job import Role
 from deployers.rollout import held_by_needs, holds, in_progress, settled, waits_for
 
@@ -211,6 +211,13 @@ def observe_target(
     return target.observe(_context(store, pipeline, role, aws, held, needs))
 
 
+def nodes_of(
+    store: Store, target: Target, pipeline: str, record: Record, *, role: Role | None, aws: Aws
+) -> Sequence[Node]:
+    """What the target's machines say. record: the target's. Reads only. Raises AwsError."""
+    return target.nodes(_context(store, pipeline, role, aws, record.held, {}))
+
+
 def preflight_target(
     store: Store,
     target: Target,
@@ -250,7 +257,7 @@ def _check(
     repaired: bool,
 ) -> Check | None:
     """What there is to look at, from now on."""
-    if not held.endpoints:
+    if not held.endpoints and not held.nodes:
         return None
     # What somebody had pointed elsewhere is pointed back.
     relinked = before is None or dict(before.needs) != dict(bound) or repaired

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from certrail.bundle import short
 from certrail.records import Check, Record, Rollout, State
 from certrail.store import Current
-from certrail.target import Endpoint
+from certrail.target import Endpoint, Node
 from certrail.waves import ONE_WAVE, Wave
 from deployers.seen import Seen, Verdict
 
@@ -44,8 +44,9 @@ SOON = timedelta(minutes=15)
 HOUR = timedelta(hours=1)
 # How often alarms are looked at: in a wave's first hour, and later.
 POLL, POLL_LATER = timedelta(minutes=5), timedelta(minutes=15)
-# How many of the things seen are told.
+# How many of the things seen are told, and how many machines are named; the record names all.
 TOLD = 3
+NAMED = 20
 
 NOT_REACHED = (
     "Open the way to it, or set `verify: false` for what cannot be reached from where certrail runs"
@@ -58,6 +59,15 @@ NOT_TRUSTED = (
     "The chain that was published does not lead to a root that clients have; where yours trust the "
     "CA all the same, give the issuer its root as `trust`"
 )
+NOT_TAKEN = (
+    "Mend what these machines say, or remove them; they try again by themselves, and serve the "
+    "certificate before until then"
+)
+NOT_THERE = (
+    "Start a machine with the target's tags that Systems Manager manages, correct `instances`, or "
+    "set `verify: false` for a fleet that may be empty"
+)
+NOT_ASKED = "Let the watcher ask them: docs/targets/fleet.md has the policy"
 NOT_SHOWN = "Look at what else serves these names there; a certificate that fits better wins"
 
 
@@ -107,21 +117,101 @@ def looked(record: Record, seen: Mapping[Endpoint, Sequence[Seen]], now: datetim
         # Of what was not looked at, nothing is known against the certificate.
         reached=bool(wrong or other) or (not skipped and len(away) < len(every)),
     )
-    if not wrong and not other and not skipped and all(_all_good(*each) for each in seen.items()):
-        served_at = check.served_at or now
-        check = replace(check, looks=0, failed=False, next=now + AGAIN, served_at=served_at)
-        good = record.fingerprint
-        return replace(record, state=State.SERVED, error=None, good=good, missed=False, check=check)
-    if check.looks == 1 and (record.state is State.SERVED or skipped):
-        # It was served a day ago, or is looked at late: this may pass, and is looked at closely for
-        # a while.
+    if skipped and check.looks == 1:
+        # It is looked at late, and closely for a while.
         check = replace(check, until=max(check.until, now + GRACE))
-    over = check.until + GRACE if skipped and not other else check.until
+    shown = not skipped and all(_all_good(*each) for each in seen.items())
+    return _after(
+        record,
+        check,
+        now,
+        good=shown and not wrong and not other,
+        wrong=bool(wrong),
+        again=AGAIN,
+        # Another look may have the time.
+        patience=GRACE if skipped and not other else timedelta(0),
+        remedy=_remedy(check, untrusted=bool(wrong), skipped=bool(skipped)),
+    )
+
+
+def asked(record: Record, nodes: Sequence[Node], tolerated: int, now: datetime) -> Record:
+    """The record after the target's machines were asked, at `now`.
+
+    tolerated: how many may fail. Those that are offline hold nothing up: they fetch it when they
+    come back.
+    """
+    check = record.check
+    if check is None:
+        return record
+    serve = [each for each in nodes if _serves(each, record)]
+    rest = [each for each in nodes if each not in serve]
+    away = [each for each in rest if not each.online]
+    here = [each for each in rest if each.online]
+    # Where machines come and go, there is nearly always one that has not got to it yet.
+    young = [
+        each
+        for each in here
+        if each.since and each.since > now - GRACE and not each.fingerprint and not each.error
+    ]
+    late = [each for each in here if each not in young]
+    failed = [each for each in late if each.error]
+    silent = [each for each in late if not each.error]
+    check = replace(
+        check,
+        looks=check.looks + 1,
+        saw=_said_by(len(nodes), failed, silent, away),
+        reached=bool(serve or late),
+        nodes={each.id: _outcome(each, record) for each in nodes},
+        tolerated=0 < len(late) <= tolerated,
+    )
+    return _after(
+        record,
+        check,
+        now,
+        good=bool(serve) and not late,
+        wrong=len(failed) > tolerated,
+        again=HOUR if away or young else AGAIN,
+        remedy=NOT_TAKEN if late else NOT_THERE,
+    )
+
+
+def not_asked(record: Record, why: str, now: datetime) -> Record:
+    """The record after the target's machines could not be asked."""
+    check = record.check
+    if check is None:
+        return record
+    check = replace(check, looks=check.looks + 1, saw=why, reached=False, tolerated=False)
+    return _after(record, check, now, good=False, wrong=False, again=AGAIN, remedy=NOT_ASKED)
+
+
+def _after(
+    record: Record,
+    check: Check,
+    now: datetime,
+    *,
+    good: bool,
+    wrong: bool,
+    again: timedelta,
+    remedy: str,
+    patience: timedelta = timedelta(0),
+) -> Record:
+    """What follows from a look. wrong: no time betters it. again: when to look at what is good.
+    patience: how much longer than AWS's own time it may take."""
+    if good:
+        served_at = check.served_at or now
+        check = replace(check, looks=0, failed=False, next=now + again, served_at=served_at)
+        well = record.fingerprint
+        return replace(record, state=State.SERVED, error=None, good=well, missed=False, check=check)
+    if record.state is State.SERVED and check.looks == 1:
+        # It was served a day ago: this may pass, and is looked at closely for a while.
+        check = replace(check, until=max(check.until, now + GRACE))
+    over = check.until + patience
     if check.failed or wrong or now >= over:
         check = replace(check, failed=True, next=now + HOUR)
-        error = _not_served(record, check, untrusted=bool(wrong), skipped=bool(skipped))
+        new = short(record.fingerprint)
+        error = f"{record.address}: clients do not get {new}: {check.saw}. {remedy}"
         # What is not served any more is not what to go back to: it was not the new one's fault.
-        lost = check.reached and record.good == record.fingerprint
+        lost = check.reached and not check.tolerated and record.good == record.fingerprint
         still = None if lost else record.good
         return replace(
             record, state=State.FAILED, error=error, good=still, missed=True, check=check
@@ -135,18 +225,49 @@ def _all_good(endpoint: Endpoint, seen: Sequence[Seen]) -> bool:
     return good.issuperset(endpoint.server_names)
 
 
+def _remedy(check: Check, *, untrusted: bool, skipped: bool) -> str:
+    if check.reached:
+        return NOT_TRUSTED if untrusted else NOT_SHOWN
+    return NOT_LOOKED_AT if skipped else NOT_REACHED
+
+
 def _said(seen: Sequence[Seen]) -> str:
     more = f"; and {len(seen) - TOLD} more" if len(seen) > TOLD else ""
     return "; ".join(str(each) for each in seen[:TOLD]) + more
 
 
-def _not_served(record: Record, check: Check, *, untrusted: bool, skipped: bool) -> str:
-    remedy = NOT_LOOKED_AT if skipped else NOT_REACHED
-    if check.reached:
-        remedy = NOT_TRUSTED if untrusted else NOT_SHOWN
-    return (
-        f"{record.address}: clients do not get {short(record.fingerprint)}: {check.saw}. {remedy}"
-    )
+def _said_by(
+    count: int, failed: Sequence[Node], silent: Sequence[Node], away: Sequence[Node]
+) -> str:
+    """What is not as it should be with the machines of a target, by their ids."""
+    if not count:
+        return "there is none"
+    said = [f"{each.id}: {each.error}" for each in failed[:TOLD]]
+    if more := failed[TOLD:]:
+        said.append(f"{_ids(more)} failed, too")
+    if silent:
+        said.append(f"{_ids(silent)} said nothing of it yet")
+    if away:
+        said.append(f"offline: {_ids(away)}")
+    return "; ".join(said)
+
+
+def _ids(nodes: Sequence[Node]) -> str:
+    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
+    return ", ".join(each.id for each in nodes[:NAMED]) + more
+
+
+def _serves(node: Node, record: Record) -> bool:
+    return node.fingerprint == record.fingerprint and not node.error
+
+
+def _outcome(node: Node, record: Record) -> str:
+    if _serves(node, record):
+        return "serves it"
+    had = f"; has {short(node.fingerprint)}" if node.fingerprint else ""
+    if not node.online:
+        return f"offline{had}"
+    return (f"failed: {node.error}" if node.error else "said nothing of it yet") + had
 
 
 # Waves
@@ -255,15 +376,19 @@ def came_before_rollouts(
 
 
 def is_done(record: Record | None, current: Current) -> bool:
-    """Whether the target has all that there is to have: served, or deployed where nobody looks."""
-    return (
-        record is not None
-        and record.generation == current.generation
-        and (
-            record.state is State.SERVED
-            or (record.state is State.DEPLOYED and record.check is None)
-        )
-    )
+    """Whether the target has all that there is to have: served, or deployed where nobody looks; or
+    what it lacks is the fault of a few of its machines, of which people were told."""
+    if record is None or record.generation != current.generation:
+        return False
+    match record.state:
+        case State.SERVED:
+            return True
+        case State.DEPLOYED:
+            return record.check is None
+        case State.FAILED:
+            return record.check is not None and record.check.failed and record.check.tolerated
+        case _:
+            return False
 
 
 def _failed(
@@ -281,7 +406,9 @@ def _failed(
     it is tried again, and the wave waits.
     """
     mine = [each for each in members if each and each.generation == current.generation]
-    not_served = [each for each in mine if each.check and each.check.failed]
+    not_served = [
+        each for each in mine if each.check and each.check.failed and not each.check.tolerated
+    ]
     refused = [each for each in mine if each.refused]
     began = [
         each

@@ -33,8 +33,20 @@ from certrail.store import (
     record_key,
     rollout_key,
 )
+from certrail.target import Target, with_needs
 from deployers.alarms import read as read_alarms
-from deployers.judge import Alarm, WayBack, came_before_rollouts, is_due, judged, looked
+from deployers.deploy import nodes_of
+from deployers.job import role_of
+from deployers.judge import (
+    Alarm,
+    WayBack,
+    asked,
+    came_before_rollouts,
+    is_due,
+    judged,
+    looked,
+    not_asked,
+)
 from deployers.kinds.all import AnyTarget
 from deployers.rollback import automatic, longest_propagation, roll_back
 from deployers.telling import Telling
@@ -130,7 +142,7 @@ class Watcher:
             view = look_at(self.store, pipeline, readers)
             if view.current is None or not view.targets:
                 return
-            records = self._look(view, view.current, pipeline, patience, readers, began)
+            records = self._look(view, view.current, pipeline, accounts, patience, readers, began)
         self._judge(view, view.current, records, pipeline, accounts, began)
 
     # Looks
@@ -140,6 +152,7 @@ class Watcher:
         view: View,
         current: Current,
         pipeline: Pipeline[Any],
+        accounts: Mapping[str, Account],
         patience: timedelta,
         readers: ThreadPoolExecutor,
         began: datetime,
@@ -151,22 +164,44 @@ class Watcher:
         wanted = Wanted(
             current.fingerprint, current.facts.key_type, self._anchors(current, pipeline)
         )
+        targets = with_needs(view.targets)
         endpoints = {each.address: each.held.endpoints for each in due if each.held}
         seen = look(
             (each for there in endpoints.values() for each in there), wanted, self.way, patience
         )
 
         def written(record: Record) -> Record:
+            if record.held and record.held.nodes:
+                return self._write(
+                    record, self._asked(record, targets[record.address], accounts, began)
+                )
             there = {each: seen[each] for each in endpoints.get(record.address, ())}
             return self._write(record, looked(record, there, began))
 
         after = list(readers.map(written, due))
         return {**view.records, **{each.address: each for each in after}}
 
+    def _asked(
+        self,
+        record: Record,
+        target: Target,
+        accounts: Mapping[str, Account],
+        began: datetime,
+    ) -> Record:
+        """What the target's machines say. One that cannot be asked is not its neighbours' fault."""
+        role = role_of(target, accounts)
+        try:
+            nodes = nodes_of(self.store, target, record.pipeline, record, role=role, aws=self.aws)
+        except CertrailError as error:
+            return not_asked(record, str(error), began)
+        return asked(record, nodes, target.tolerated(len(nodes)), began)
+
     def _anchors(self, current: Current, pipeline: Pipeline[Any]) -> str | None:
         """What the chain must lead to: the root that the file gives the issuer; where nobody trusts
         the CA, the end of the chain that was published; else the system's roots."""
         issued = current.issued
+        if pipeline.incoming is not None:
+            return pipeline.incoming.trust
         same = [each for each in pipeline.issuers if each.directory == issued.directory]
         trust = next((each.trust for each in same if each.name == issued.issuer), None)
         trust = trust or next((each.trust for each in same if each.trust), None)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from certrail.bundle import Bundle, Facts, split
+from certrail.bundle import Bundle, Facts, covers, split
 from certrail.errors import BundleBroken
 from certrail.keys import KeyType
 from certrail.secret import Secret
@@ -52,7 +52,7 @@ def checked(
     key_type: KeyType,
     now: datetime,
 ) -> Bundle:
-    """The bundle of a downloaded chain, PEM, and its key.
+    """The bundle of a chain, PEM, the leaf first, and its key.
 
     The chain is put in order, the leaf's issuer first, and loses its root. Raises BundleBroken with
     everything that is wrong.
@@ -63,7 +63,7 @@ def checked(
     except ValueError as error:
         raise BundleBroken(f"the bundle cannot be read: {error}") from None
     if not certificates:
-        raise BundleBroken("there is no certificate in what the CA sent")
+        raise BundleBroken("there is no certificate in it")
     leaf, *others = certificates
     wrong: list[str] = []
     if _public(leaf) != _spki(key.public_key()):
@@ -71,8 +71,10 @@ def checked(
     found_type = keys.key_type(leaf.public_key())
     if found_type is not key_type:
         wrong.append(f"the key is {found_type or 'of another kind'}, not {key_type}")
+    if _is_authority(leaf):
+        wrong.append(f"{_subject(leaf)} is the certificate of a CA, not of a server")
     names = _names(leaf)
-    if missing := [name for name in domains if name.lower() not in names]:
+    if missing := [name for name in domains if not covers(names, name)]:
         wrong.append(f"the certificate lacks {', '.join(missing)}")
     chain, foreign = ordered(leaf, others)
     for certificate in foreign:
@@ -152,6 +154,14 @@ def _signs(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return False
+    return basic.value.ca
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:

@@ -56,9 +56,12 @@ def due(
     last run never said how it ended: what it left is finished. asked: what was published since
     answers it, so that asking twice at once issues once.
 
-    After a rollback nothing is due until `held_until`, but what is asked for, and what the file has
-    changed since the certificate was ordered that was rolled back from.
+    Nothing is due where it is not ours to issue. After a rollback nothing is due until
+    `held_until`, but what is asked for, and what the file has changed since the certificate was
+    ordered that was rolled back from.
     """
+    if pipeline.incoming is not None:
+        return None
     if current is None:
         return Due(pipeline.name, Why.FIRST, "no certificate yet")
     back = current.rollback

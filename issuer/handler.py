@@ -125,7 +125,7 @@ def work(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     # Should this function be killed, the message comes back when its lease is over, not when the
     # queue's visibility timeout is.
     try:
-        hold_back(aws, message, _left(context) + MARGIN)
+        hold_back(aws, message, left(context) + MARGIN)
     except CertrailError as error:
         log.warning("a killed run would be followed late: %s", error, extra=about)
     file = _pipelines(store)
@@ -200,7 +200,10 @@ def _tell(aws: Aws, store: Store, standing: Standing, now: datetime) -> None:
     known = standing.known
     if now > when.end and not (known and known.told_at_risk):
         progress = standing.progress
-        why = (progress and (progress.error or progress.waits_for)) or "no run was finished yet"
+        untold = (
+            "nothing newer came in" if standing.pipeline.incoming else "no run was finished yet"
+        )
+        why = (progress and (progress.error or progress.waits_for)) or untold
         if telling.at_risk(current, when, why):
             told = replace(known or Renewal(current.fingerprint), told_at_risk=True)
             record(store, standing, told)
@@ -227,12 +230,12 @@ def _dns(aws: Aws, file: Pipelines[Opaque]) -> Dns:
     return Dns(aws, file.zones, file.accounts, parse_servers(servers) if servers else None)
 
 
-def _left(context: LambdaContext) -> timedelta:
+def left(context: LambdaContext) -> timedelta:
     return timedelta(milliseconds=context.get_remaining_time_in_millis())
 
 
 def _clock(context: LambdaContext) -> Clock:
-    return Clock(lambda: datetime.now(UTC), time.sleep, datetime.now(UTC) + _left(context) - MARGIN)
+    return Clock(lambda: datetime.now(UTC), time.sleep, datetime.now(UTC) + left(context) - MARGIN)
 
 
 def _pipelines(store: Store) -> Pipelines[Opaque]:

@@ -17,6 +17,7 @@ from certrail.errors import (
     Busy,
     CertrailError,
     FailedTogether,
+    Incomplete,
     NoIssuer,
     OverBudget,
     Superseded,
@@ -42,10 +43,10 @@ LONGEST = timedelta(days=8)
 class Progress:
     """How issuing for one pipeline stands.
 
-    wanted: digest of the certificate that the file asked for, see `due.wanted`. configuration: of
-    all that the file says about issuing it; another one may repair a failure. holder: the run that
-    issues now, None when none does; until: when its lease ends. orders: URL of the order in flight,
-    by issuer.
+    wanted: digest of the certificate that the file asked for, see `due.wanted`; where it comes from
+    elsewhere, of what was found, see `incoming`. configuration: of all that the file says about
+    issuing it; another one may repair a failure. holder: the run that issues now, None when none
+    does; until: when its lease ends. orders: URL of the order in flight, by issuer.
     records: challenge records that a run has placed, or was about to, and that may still be there.
     attempts: failed ones in a row. error: the last one's text. ended_at: when the last run ended
     without a certificate.
@@ -144,8 +145,8 @@ class Lease:
             )
         )
 
-    def waits(self, error: OverBudget, now: datetime) -> None:
-        """No failure: the CA's limits are waited for."""
+    def waits(self, error: OverBudget | Incomplete, now: datetime) -> None:
+        """No failure: the CA's limits are waited for, or the rest of what somebody brings."""
         self._write(
             replace(
                 self.progress,
@@ -201,7 +202,7 @@ def leased(
     lease = _take(store, pipeline, Progress(wanted, configuration), clock)
     try:
         yield lease
-    except OverBudget as error:
+    except (OverBudget, Incomplete) as error:
         lease.waits(error, clock.now())
         raise
     except Exception as error:

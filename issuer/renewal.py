@@ -29,6 +29,11 @@ LOOK = timedelta(minutes=75)
 # A certificate that would be due as soon as it is there would be ordered again and again.
 REST = timedelta(days=1)
 
+# ACM renews a public certificate of 198 days 45 days before its end, a private one of 395 days 60
+# days before; certbot with a third of the life left. What is later than this is late.
+# docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html
+AWAITED = 1 / 8
+
 # RFC 9773, 4.3.2 and 4.3.3
 SOONEST, LATEST = timedelta(minutes=1), timedelta(days=1)
 UNTOLD = timedelta(hours=6)
@@ -97,6 +102,15 @@ def window(
     start = _rested(current, renew_at(facts.not_before, facts.not_after, renew_before))
     end = min(start + (facts.not_after - facts.not_before) * SPAN, facts.not_after)
     return Window(start, end, start, by_ca=False)
+
+
+def awaited(current: Current, renew_before: timedelta | None = None) -> Window:
+    """By when the next certificate should be there, where somebody else issues it."""
+    life = current.facts.not_after - current.facts.not_before
+    said = renew_before is not None and renew_before < life
+    before = renew_before if said and renew_before else life * AWAITED
+    moment = _rested(current, current.facts.not_after - before)
+    return Window(moment, moment, moment, by_ca=False)
 
 
 def _rested(current: Current, moment: datetime) -> datetime:

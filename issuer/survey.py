@@ -19,7 +19,7 @@ from issuer.clock import Clock
 from issuer.due import Due, due, issuer_of, waits
 from issuer.lease import Progress
 from issuer.reissue import Asked
-from issuer.renewal import Renewal, Window, look, wants_look, window
+from issuer.renewal import Renewal, Window, awaited, look, wants_look, window
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Standing:
     def window(self) -> Window | None:
         if self.current is None:
             return None
+        if self.pipeline.incoming is not None:
+            return awaited(self.current, self.pipeline.renew_before)
         return window(self.current, self.known, self.pipeline.renew_before)
 
     @property

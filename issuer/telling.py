@@ -14,6 +14,7 @@ from typing import Any
 from certrail.aws import Aws
 from certrail.bundle import short
 from certrail.errors import CertrailError
+from certrail.pipelines.model import INCOMING
 from certrail.store import Current
 from certrail.telling import Units, put_event, put_metrics
 from issuer.renewal import Window
@@ -34,10 +35,11 @@ class Telling:
 
     def issued(self, current: Current) -> None:
         facts, issuer = current.facts, current.issued.issuer
+        came = f"from {current.issued.directory} came" if issuer == INCOMING else f"{issuer} issued"
         self._event(
             ISSUED,
             current.pipeline,
-            f"{issuer} issued {short(current.fingerprint)} for "
+            f"{came} {short(current.fingerprint)} for "
             f"{', '.join(facts.domains)}, valid until {facts.not_after:%Y-%m-%d}",
             {
                 "generation": current.generation,

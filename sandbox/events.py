@@ -9,6 +9,7 @@ other than these are dropped, with the reason in `dropped`; the 24 hours of retr
 left out, a delivery that fails goes to the target's dead-letter queue at once or is dropped.
 
 Sources:
+  ACM event  https://docs.aws.amazon.com/acm/latest/userguide/supported-events.html
   S3 event   https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
   sequencer  https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
   input      https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-transform-target-input.html
@@ -149,18 +150,29 @@ class Events(Part):
             detail["object"] = {k: v for k, v in content.items() if k in ("key", "version-id")}
             detail["object"]["sequencer"] = self._sequencer()
             detail["deletion-type"] = "Permanently Deleted"
+        self._from_aws("aws.s3", detail_type, account, bucket.region_name, bucket.arn, detail)
+
+    def from_acm(self, arn: str, action: str) -> None:
+        """ACM has issued or renewed a certificate that somebody exports. action: in ACM's words."""
+        _, _, _, region, account, _ = arn.split(":", 5)
+        detail = {"Action": action, "CertificateType": "AMAZON_ISSUED", "Exported": True}
+        self._from_aws("aws.acm", "ACM Certificate Available", account, region, arn, detail)
+
+    def _from_aws(
+        self, source: str, kind: str, account: str, region: str, resource: str, detail: Event
+    ) -> None:
         event: Event = {
             "version": "0",
             "id": str(uuid4()),
-            "detail-type": detail_type,
-            "source": "aws.s3",
+            "detail-type": kind,
+            "source": source,
             "account": account,
             "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            "region": bucket.region_name,
-            "resources": [bucket.arn],
+            "region": region,
+            "resources": [resource],
             "detail": detail,
         }
-        buses = events_backends[account][bucket.region_name].event_buses
+        buses = events_backends[account][region].event_buses
         for rule in list(buses["default"].rules.values()):
             self.offer(rule, event)
 

@@ -2,12 +2,12 @@
 
 A call with a role's credentials needs the role's own policies to allow everything that
 `authorization.needs` lists. What belongs to a resource is asked for every caller: the trust policy
-of a role that is assumed, the policies of a bucket and of a key. Any other credentials are the
-administrator's, who may do everything else.
+of a role that is assumed, the policies of a bucket, of a key and of a secret. Any other credentials
+are the administrator's, who may do everything else.
 
 Evaluation: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
-Not modelled: service control policies, grants, the resource policies of secrets, queues and
-functions. `aws:SecureTransport` is always true: the sandbox's plain HTTP stands for AWS's HTTPS.
+Not modelled: service control policies, grants, the resource policies of queues and functions.
+`aws:SecureTransport` is always true: the sandbox's plain HTTP stands for AWS's HTTPS.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.models import iam_backends
 from moto.kms.models import kms_backends
 from moto.s3.models import FakeBucket, s3_backends
+from moto.secretsmanager.models import ReplicaSecret, secretsmanager_backends
 from moto.sts.models import sts_backends
 
 from sandbox import authorization
@@ -270,6 +271,13 @@ def _resource_policy(need: Need, who: Caller, names: Iterable[str] | None = None
         if bucket is None:
             return None
         policies = [bucket.policy]
+    elif need.resource.startswith("arn:aws:secretsmanager:"):
+        _, _, _, region, account, _ = need.resource.split(":", 5)
+        secret = secretsmanager_backends[account][region].secrets.get(need.resource)
+        if secret is None:
+            return None
+        # A copy has the policy of what it is a copy of.
+        policies = [(secret.source if isinstance(secret, ReplicaSecret) else secret).policy]
     else:
         return None
     verdict = evaluate([document(each) for each in policies if each], need, names or who.names)

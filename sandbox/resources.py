@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from moto.acm.models import acm_backends
+from moto.acm.models import CertBundle, acm_backends
 from moto.cloudfront.models import cloudfront_backends
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
@@ -84,6 +84,32 @@ def imported_certificate(
     return acm_backends[account][region].import_certificate(
         certificate, key, chain=None, arn=None, tags=[]
     )
+
+
+def exportable_certificate(
+    certificate: bytes,
+    key: bytes,
+    chain: bytes,
+    *,
+    arn: str | None = None,
+    account: str = ACCOUNT,
+    region: str = "us-east-1",
+) -> str:
+    """A public certificate that ACM has issued and that may be exported; as one that it has renewed
+    where `arn` is given. Returns its ARN."""
+    bundle = CertBundle(
+        account,
+        certificate,
+        key,
+        region=region,
+        arn=arn,
+        cert_type="AMAZON_ISSUED",
+        cert_options={"CertificateTransparencyLoggingPreference": "ENABLED", "Export": "ENABLED"},
+    )
+    # moto takes no chain that has an end, and appends Amazon's root to it.
+    bundle.chain = chain
+    acm_backends[account][region]._certificates[bundle.arn] = bundle
+    return bundle.arn
 
 
 def distribution(

@@ -21,6 +21,7 @@ from samtranslator.utils.py27hash_fix import (  # type: ignore[import-untyped]
 )
 from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
 
+import fleet.document
 from certrail.errors import CertrailError
 from sandbox.cloudformation import install
 
@@ -106,7 +107,7 @@ def transform(template_path: Path, parameters: Mapping[str, str], region: str) -
 
     Raises StackFailed where the template is not valid SAM.
     """
-    template = yaml_parse(template_path.read_text())
+    template = with_included(yaml_parse(template_path.read_text()))
     sections = [template.get("Globals", {}).get("Function", {})]
     sections += [
         resource["Properties"]
@@ -142,6 +143,26 @@ def transform(template_path: Path, parameters: Mapping[str, str], region: str) -
         reasons = "; ".join(str(getattr(cause, "message", cause)) for cause in causes)
         raise StackFailed(reasons, where=str(template_path)) from error
     return made
+
+
+# What the build writes, and the template includes.
+INCLUDED = {"fleet/document.json": fleet.document.document}
+
+
+def with_included(part: Any) -> Any:
+    """With the files in it that `AWS::Include` names.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/create-reusable-transform-function-snippets-and-add-to-your-template-with-aws-include-transform.html
+    """
+    match part:
+        case {"Fn::Transform": {"Name": "AWS::Include", "Parameters": {"Location": location}}}:
+            return INCLUDED[location]()
+        case dict():
+            return {name: with_included(value) for name, value in part.items()}
+        case list():
+            return [with_included(value) for value in part]
+        case _:
+            return part
 
 
 def _client(session: boto3.Session, endpoint: str) -> Any:

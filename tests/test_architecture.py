@@ -10,9 +10,10 @@ MAY_IMPORT = {
     "certrail": set(),
     "issuer": {"certrail"},
     "deployers": {"certrail"},
-    "sandbox": {"certrail", "issuer", "deployers"},
-    "cli": {"certrail", "issuer", "deployers", "sandbox"},
-    "bench": {"certrail", "issuer", "deployers", "cli", "sandbox"},
+    "fleet": set(),
+    "sandbox": {"certrail", "issuer", "deployers", "fleet"},
+    "cli": {"certrail", "issuer", "deployers", "fleet", "sandbox"},
+    "bench": {"certrail", "issuer", "deployers", "fleet", "cli", "sandbox"},
 }
 
 

@@ -19,7 +19,14 @@ from certrail.keys import KeyType
 from certrail.pipelines.authorities import AUTHORITIES, Authority, Profile, authority
 from certrail.pipelines.domains import NAMES_LIMIT, covered_by, normalise
 from certrail.pipelines.entry import Lead, as_list
-from certrail.pipelines.model import IssuerEntry, issuer_names, key_types, pipeline_name
+from certrail.pipelines.model import (
+    INCOMING,
+    IssuerEntry,
+    PipelinesFile,
+    issuer_names,
+    key_types,
+    pipeline_name,
+)
 from certrail.pipelines.selection import SELF, Selection
 from certrail.pipelines.source import Path, Source
 from certrail.pipelines.wording import listed, nearest
@@ -39,6 +46,7 @@ def check(source: Source, data: Mapping[str, Any], target: TypeAdapter[Any]) -> 
         yield from _repeated_keys(source, path, entry)
     yield from _cas(source, data)
     yield from _issuers(source, data, entries)
+    yield from _incoming(source, data, entries)
     yield from _orders(source, data, entries)
     yield from _zones(source, data)
     placed: list[Placed[Target]] = []
@@ -197,9 +205,11 @@ def _cas(source: Source, data: Mapping[str, Any]) -> Iterator[Fault]:
             )
 
 
-def _is_misspelt(key: str, entry: Mapping[str, Any]) -> bool:
-    """Whether an unknown key of an issuer looks like `key`: that is one fault, and told."""
-    unknown = entry.keys() - IssuerEntry.model_fields.keys()
+def _is_misspelt(
+    key: str, entry: Mapping[str, Any], known: Iterable[str] = IssuerEntry.model_fields
+) -> bool:
+    """Whether an unknown key of a mapping looks like `key`: that is one fault, and told."""
+    unknown = entry.keys() - set(known)
     return bool(difflib.get_close_matches(key, unknown, n=1))
 
 
@@ -216,6 +226,13 @@ def _issuers(
 ) -> Iterator[Fault]:
     issuers = _mapping(data.get("issuers"))
     default = _texts(_mapping(data.get("defaults")).get("issuer"))
+    yield from _no_issuers(source, data, entries)
+    if INCOMING in issuers:
+        yield source.fault(
+            ("issuers", INCOMING),
+            f"`{INCOMING}` is the issuer of certificates that come from elsewhere",
+            "choose another name for it",
+        )
     named: list[tuple[Path, object]] = [
         (("defaults", "issuer"), _mapping(data.get("defaults")).get("issuer"))
     ]
@@ -224,7 +241,13 @@ def _issuers(
         names = _texts(value)
         for index, name in enumerate(names):
             here = (*path, index) if isinstance(value, list) else path
-            if name not in issuers:
+            if name == INCOMING and len(names) > 1:
+                yield source.fault(
+                    here,
+                    f"`{INCOMING}` is no issuer to try among others",
+                    "give it alone, or remove it",
+                )
+            elif name not in issuers and name != INCOMING:
                 yield source.fault(here, f"there is no issuer `{name}`", nearest(name, issuers))
             elif name in names[:index]:
                 yield source.fault(here, f"issuer `{name}` is listed twice", "remove one")
@@ -234,6 +257,59 @@ def _issuers(
                 issuer_names(None, default, issuers)
         except Wrong as wrong:
             yield source.fault(path, wrong.what, wrong.right)
+
+
+def _no_issuers(
+    source: Source, data: Mapping[str, Any], entries: list[tuple[Path, dict[str, Any]]]
+) -> Iterator[Fault]:
+    """Who issues nothing needs none."""
+    if entries and all(_is_incoming(data, entry) for _, entry in entries):
+        return
+    if data.get("issuers") == {}:
+        yield source.fault(("issuers",), "`issuers` is empty", "write at least one")
+    elif "issuers" not in data and not _is_misspelt("issuers", data, PipelinesFile.model_fields):
+        yield source.fault((), "the file has no `issuers`", "add `issuers:`")
+
+
+def _is_incoming(data: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    default = _texts(_mapping(data.get("defaults")).get("issuer"))
+    return (_texts(entry.get("issuer")) or default) == (INCOMING,)
+
+
+def _incoming(
+    source: Source, data: Mapping[str, Any], entries: list[tuple[Path, dict[str, Any]]]
+) -> Iterator[Fault]:
+    """What makes sense of certificates from elsewhere, and what of them only."""
+    for path, entry in entries:
+        own = _mapping(entry.get("incoming"))
+        if not _is_incoming(data, entry):
+            if "incoming" in entry:
+                yield source.fault(
+                    (*path, "incoming"),
+                    "this pipeline's certificate is not from elsewhere",
+                    f"set `issuer: {INCOMING}`, or remove `incoming:`",
+                )
+            continue
+        if "profile" in entry:
+            yield source.fault(
+                (*path, "profile"),
+                "a profile is for an order, and this certificate is not ordered here",
+                "remove it",
+            )
+        if "certificate_arn" not in own:
+            continue
+        if "password_secret" in own:
+            yield source.fault(
+                (*path, "incoming", "password_secret"),
+                "what is exported from ACM has no password of yours",
+                "remove it, or `certificate_arn`",
+            )
+        if len(kinds := _key_types(entry)) > 1:
+            yield source.fault(
+                (*path, "key_type"),
+                f"one certificate of ACM has one key, and here are {len(kinds)} types",
+                "give the one that it has",
+            )
 
 
 def _orders(
@@ -426,7 +502,9 @@ def _claims(source: Source, placed: list[Placed[Target]]) -> Iterator[Fault]:
                 f"`{address}` is a target of this pipeline already, on line {source.lines[seen]}",
                 "remove one of the two",
             )
-        elif claim is not None and (holder := claims.setdefault(claim, place)) is not place:
+            continue
+        holder = claims.setdefault(claim, place) if claim is not None else place
+        if (holder.pipeline, holder.key_type) != (place.pipeline, place.key_type):
             name, line = holder.entry.get("name"), source.lines[holder.path]
             yield source.fault(
                 place.path,

@@ -49,9 +49,15 @@ PIPELINE_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME_LIMIT = 100
 EMAIL = re.compile(r"[^@\s,;<>:]+@[^@\s,;<>:]+\.[^@\s,;<>:]+", re.ASCII)
+CERTIFICATE_ARN = re.compile(
+    r"arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[\w-]+", re.ASCII
+)
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", re.ASCII)
 # docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
 EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
+
+# The issuer of who brings certificates of his own: an entry of `issuers` cannot be called that.
+INCOMING = "incoming"
 
 
 def _pipeline_name(text: str) -> str:
@@ -110,6 +116,15 @@ def _external_id(text: str) -> str:
         raise Wrong(
             f"`{text}` cannot be an external id",
             "2 to 1224 letters, digits and `+=,.@:/-_`, as in the role's trust policy",
+        )
+    return text
+
+
+def _certificate_arn(text: str) -> str:
+    if not CERTIFICATE_ARN.fullmatch(text):
+        raise Wrong(
+            f"`{text}` is not the ARN of a certificate in ACM",
+            "it looks like `arn:aws:acm:us-east-1:111111111111:certificate/…`",
         )
     return text
 
@@ -281,6 +296,28 @@ class Defaults(Entry):
     )
 
 
+class Incoming(Entry):
+    """How certificates come in that somebody else issued."""
+
+    certificate_arn: Annotated[str, AfterValidator(_certificate_arn)] | None = Field(
+        default=None,
+        description="An exportable certificate of ACM in this account: it is exported whenever ACM "
+        "has renewed it. Left out, bundles are looked for under `incoming/` in the bucket.",
+        examples=["arn:aws:acm:us-east-1:111111111111:certificate/0a1b2c3d"],
+    )
+    password_secret: SecretArn | None = Field(
+        default=None,
+        description="ARN of the secret or parameter with the password of the PKCS#12 files; left "
+        "out, they have none.",
+        examples=["arn:aws:secretsmanager:eu-central-1:111111111111:secret:p12-AbCdEf"],
+    )
+    trust: Annotated[str, AfterValidator(_trust)] | None = Field(
+        default=None,
+        description="Root, in PEM, that your clients trust for these certificates: whether they "
+        "are served is checked with it; left out, the public roots.",
+    )
+
+
 class PipelineEntry(Entry, Generic[T]):
     """One certificate and the places it goes to."""
 
@@ -299,8 +336,12 @@ class PipelineEntry(Entry, Generic[T]):
     issuer: Issuers | None = Field(
         default=None,
         description="Name of an entry of `issuers`, or several: the next is tried where one is "
-        "down or refuses. Left out, `defaults.issuer`, or the only one.",
+        "down or refuses. Left out, `defaults.issuer`, or the only one. `incoming` where somebody "
+        "else issues, and puts what he gets into the bucket.",
         examples=["letsencrypt"],
+    )
+    incoming: Incoming | None = Field(
+        default=None, description="How it comes in, with `issuer: incoming`."
     )
     key_type: KeyTypes | None = Field(
         default=None,
@@ -316,7 +357,9 @@ class PipelineEntry(Entry, Generic[T]):
     renew_before: Lead | None = Field(
         default=None,
         description="How long before its end the certificate is renewed, where the CA does not say "
-        "when (RFC 9773); left out, with a third of its life left, half of one under ten days.",
+        "when (RFC 9773); left out, with a third of its life left, half of one under ten days. "
+        "With `issuer: incoming`, how long before it the next one should be there: it is told "
+        "where it is not; left out, with an eighth of its life left.",
         examples=["20d"],
     )
     rotation: Rotation | None = Field(
@@ -342,7 +385,9 @@ class PipelinesFile(Entry, Generic[T]):
     """pipelines.yaml, whole."""
 
     issuers: dict[Name, IssuerEntry] = Field(
-        min_length=1, description="The CAs certificates come from, by a name of your choice."
+        default={},
+        description="The CAs certificates come from, by a name of your choice. Needed unless all "
+        "of them come from elsewhere, with `issuer: incoming`.",
     )
     accounts: dict[Name, Account] = Field(
         default={},
@@ -383,7 +428,8 @@ class Pipeline(Generic[T]):
     """One certificate and its targets, with every default filled in.
 
     entry: its name in the file, where several pipelines come from one entry: one for each key type.
-    domains: lower case, A-labels, in the order of the file. issuers: in the order to try them.
+    domains: lower case, A-labels, in the order of the file. issuers: in the order to try them; none
+    where it is not ours to issue, and `incoming` says how it comes in.
     renew_before: where the CA does not say when to renew; None for a part of the life.
     waves: at least one, in their order.
     selections: what else finds targets. claims: of all the file's targets, which pipeline holds
@@ -404,6 +450,7 @@ class Pipeline(Generic[T]):
     waves: tuple[Wave, ...] = ONE_WAVE
     selections: tuple[Selection, ...] = ()
     claims: Mapping[str, str] = field(default_factory=dict)
+    incoming: Incoming | None = None
 
 
 @dataclass(frozen=True)
@@ -470,12 +517,23 @@ def _pipelines(
 ) -> Iterator[Pipeline[T]]:
     """One for each key type. The first has the entry's name and the targets that ask for none."""
     names = issuer_names(entry.issuer, file.defaults.issuer, issuers)
-    kinds = key_types(entry.key_type, file.issuers[names[0]].key_type, file.defaults.key_type)
+    incoming = (entry.incoming or Incoming()) if names == (INCOMING,) else None
+    first = None if incoming else file.issuers[names[0]].key_type
+    kinds = key_types(entry.key_type, first, file.defaults.key_type)
     asked = tuple(
-        replace(issuers[name], profile=entry.profile or issuers[name].profile) for name in names
+        replace(issuers[name], profile=entry.profile or issuers[name].profile)
+        for name in names
+        if incoming is None
     )
     for kind in kinds:
-        says = (entry.domains, asked, kind, entry.renew_before, file.zones, file.accounts)
+        says = (
+            entry.domains,
+            incoming or asked,
+            kind,
+            entry.renew_before,
+            file.zones,
+            file.accounts,
+        )
         mine = [
             target
             for target in entry.targets
@@ -493,6 +551,7 @@ def _pipelines(
             configuration=hashlib.sha256(repr(says).encode()).hexdigest()[:16],
             rotation=entry.rotation or file.defaults.rotation,
             waves=waves_of(entry.waves, file.defaults.waves),
+            incoming=incoming,
         )
 
 
@@ -509,7 +568,7 @@ def waves_of(own: tuple[WaveEntry, ...] | None, default: tuple[WaveEntry, ...]) 
 def issuer_names(
     own: tuple[str, ...] | None, default: tuple[str, ...] | None, issuers: Mapping[str, object]
 ) -> tuple[str, ...]:
-    """The issuers of a pipeline. Raises Wrong where nothing decides."""
+    """The issuers of a pipeline, or `incoming`. Raises Wrong where nothing decides."""
     if names := own or default:
         return names
     if len(issuers) == 1:

@@ -18,6 +18,7 @@ from certrail.pipelines.model import (
     Account,
     Defaults,
     ExternalAccount,
+    Incoming,
     IssuerEntry,
     LimitsEntry,
     PipelineEntry,
@@ -133,6 +134,8 @@ def _model(path: Path, source: Source, forms: Forms) -> type[BaseModel] | None:
             return Defaults
         case ("pipelines", _):
             return PipelineEntry
+        case ("pipelines", _, "incoming"):
+            return Incoming
         case ("pipelines", _, "waves", _) | ("defaults", "waves", _):
             return WaveEntry
         case ("pipelines", _, "targets", _):

@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import jmespath
-from jmespath.exceptions import JMESPathError
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from certrail.bundle import Bundle
 from certrail.errors import AwsError, DeployError, NotOurs, TargetMissing, TargetRefused
-from certrail.grants import Conditions, Grant, Scope
+from certrail.grants import Grant, Scope
 from certrail.secret import Secret
 from certrail.store import spell
 from certrail.target import Context, Deployed, Region, Tags, Target, Wrong, place
+from deployers import kms
+from deployers.document import Shape, shaped, stamp
+from deployers.kms import same_key
 
 if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
@@ -39,8 +40,15 @@ VALUE_LIMIT = 65_536
 # Encrypt: without it a changed key does not reach the versions that are there, and nobody is told
 # (docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html).
 USE_KEY = ("kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey")
+SHARE = tuple(f"secretsmanager:{operation}ResourcePolicy" for operation in ("Delete", "Get", "Put"))
 OWNER, PIPELINE = "certrail:owner", "certrail:pipeline"
+# Of AWSCURRENT; of another label they have it at their end.
 FINGERPRINT, VERSION, NOT_AFTER = "certrail:fingerprint", "certrail:version", "certrail:not-after"
+# Whether the secret's policy may have a statement of ours: `yes` before it gets one.
+READERS = "certrail:readers"
+CURRENT = "AWSCURRENT"
+READER = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:iam::[0-9]{12}:(root|(role|user)/[\w+=,.@/-]+)")
+READ = ("secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue")
 
 
 def _name(text: str) -> str:
@@ -60,45 +68,39 @@ def _name(text: str) -> str:
     return text
 
 
-# What `shape` is tried on when the file is read, so that a wrong one is found there.
-SPECIMEN: dict[str, Any] = {
-    "certificate": "-----BEGIN CERTIFICATE-----",
-    "chain": "-----BEGIN CERTIFICATE-----",
-    "fullchain": "-----BEGIN CERTIFICATE-----",
-    "private_key": "-----BEGIN PRIVATE KEY-----",
-    "fingerprint": "0" * 64,
-    "not_before": "2026-01-01T00:00:00Z",
-    "not_after": "2026-04-01T00:00:00Z",
-    "domains": ["example.com"],
-    "serial": "1",
-    "issuer": "CN=Example",
-}
+SecretName = Annotated[str, AfterValidator(_name)]
 
 
-def _shape(text: str) -> str:
-    fields = f"the document has {', '.join(SPECIMEN)}"
-    try:
-        value = jmespath.search(text, SPECIMEN)
-    except JMESPathError as error:
-        reason = str(error).splitlines()[0].removeprefix("Invalid jmespath expression: ")
+def _stage(text: str) -> str:
+    if text != CURRENT and text.upper().startswith("AWS"):
         raise Wrong(
-            f"`{text}` is not a JMESPath expression for the document ({reason.rstrip(':')})", fields
-        ) from None
-    if value is None or not isinstance(value, dict | str):
-        raise Wrong(f"`{text}` makes neither an object nor a text", fields)
-    if isinstance(value, dict) and (empty := [key for key in value if value[key] is None]):
-        raise Wrong(f"`{text}` finds nothing for `{'`, `'.join(empty)}`", fields)
+            f"`{text}` is a label of AWS's own", "leave `stage` out, or choose one like `CANARY`"
+        )
+    # It becomes part of tags and of a statement's id.
+    if not re.fullmatch(r"[A-Za-z0-9]{1,64}", text):
+        raise Wrong(f"`{text}` is not a label", "1 to 64 ASCII letters and digits, like `CANARY`")
     return text
 
 
-Shape = Annotated[str, AfterValidator(_shape)]
+def _reader(text: str) -> str:
+    if "*" in text:
+        raise Wrong(f"`{text}` would let strangers read the key", "name accounts, roles or users")
+    if not READER.fullmatch(text):
+        raise Wrong(
+            f"`{text}` is neither an account nor a role or user",
+            'write `"222222222222"` or `arn:aws:iam::222222222222:role/web`',
+        )
+    return text
+
+
+Stage = Annotated[str, AfterValidator(_stage)]
 
 
 class Secretsmanager(Target):
     """One secret."""
 
     type: Literal["secretsmanager"] = "secretsmanager"
-    name: Annotated[str, AfterValidator(_name)] = Field(
+    name: SecretName = Field(
         description="Name of the secret; it is created where there is none.",
         examples=["tls/shop/bundle"],
     )
@@ -120,7 +122,30 @@ class Secretsmanager(Target):
         "object, or one text. Left out, the whole document.",
         examples=["{crt: fullchain, key: private_key}"],
     )
+    stage: Stage = Field(
+        default=CURRENT,
+        description="Staging label that is moved to the new version, for a canary: readers that "
+        "ask for it get the new certificate, all others wait for the target without `stage`.",
+        examples=["CANARY"],
+    )
+    readers: tuple[Annotated[str, AfterValidator(_reader)], ...] = Field(
+        default=(),
+        description="Accounts, roles and users in other accounts that the secret's policy lets "
+        "read it. Needs `kms_key`.",
+        examples=[["arn:aws:iam::222222222222:role/web"]],
+    )
     tags: Tags = Field(default={}, description="Tags of the secret, besides certrail's own.")
+
+    @model_validator(mode="after")
+    def _key_for_readers(self) -> Self:
+        """docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_examples_cross.html"""
+        own = self.kms_key is None or "alias/aws/" in self.kms_key
+        if self.readers and own:
+            raise Wrong(
+                "`readers` in other accounts can never use AWS's own key",
+                "add `kms_key`, a key of yours whose policy lets them decrypt",
+            )
+        return self
 
     @classmethod
     def grants(
@@ -151,39 +176,67 @@ class Secretsmanager(Target):
             grants.append(Grant("Replicate", ("secretsmanager:ReplicateSecretToRegions",), copied))
         if sealed := (*secrets(each for each in targets if each.kms_key), *every):
             grants.append(Grant("SetKey", ("secretsmanager:UpdateSecret",), sealed))
-        return [*grants, *_keys(scope, targets, everywhere)]
+        if shared := (*secrets(each for each in targets if each.readers), *every):
+            grants.append(Grant("Share", SHARE, shared))
+        keys = [(each.kms_key, each.region) for each in targets if each.kms_key]
+        return [*grants, *kms.grants("secretsmanager", USE_KEY, keys, scope, everywhere)]
 
     @property
     def address(self) -> str:
+        # A name has no colon.
+        return self._secret if self.stage == CURRENT else f"{self._secret}:{self.stage}"
+
+    @property
+    def claim(self) -> str:
+        """Labels of one secret belong to one pipeline."""
+        return self._secret
+
+    @property
+    def group(self) -> str:
+        return self._secret
+
+    @property
+    def _secret(self) -> str:
         return f"secretsmanager/{place(self.account, self.region)}/{self.name}"
 
+    def _tag(self, name: str) -> str:
+        return name if self.stage == CURRENT else f"{name}:{self.stage}"
+
     def observe(self, context: Context) -> Deployed | None:
-        found = self._read(context.aws.secretsmanager(self.region))
+        client = context.aws.secretsmanager(self.region)
+        found = self._read(client)
         if found is None:
             return None
-        version, tags = _current(found), _tags_of(found)
+        version, tags = self._held(found), _tags_of(found)
         # The tags say which version they speak of; after a foreign write they speak of another.
-        known = version is not None and tags.get(VERSION) == version
-        complete = known and not self._lacking(found) and not _failed_replicas(found)
+        known = version is not None and tags.get(self._tag(VERSION)) == version
+        complete = (
+            known
+            and not self._lacking(found)
+            and not _failed_replicas(found)
+            and self._is_shared(client, found)
+        )
+        end = tags.get(self._tag(NOT_AFTER))
         return Deployed(
-            tags.get(FINGERPRINT, "") if complete else "",
+            tags.get(self._tag(FINGERPRINT), "") if complete else "",
             found["ARN"],
-            datetime.fromisoformat(tags[NOT_AFTER]) if known and NOT_AFTER in tags else None,
+            datetime.fromisoformat(end) if known and end else None,
             version,
         )
 
     def deploy(self, bundle: Bundle, context: Context) -> Deployed:
         client = context.aws.secretsmanager(self.region)
-        value = self._value(bundle)
+        value = shaped(bundle, self.shape, limit=VALUE_LIMIT, where=self.address)
         # As the version's id, the digest makes a repeated write the same write.
         version = hashlib.sha256(value.reveal().encode()).hexdigest()
         tags = {
             **self.tags,
             OWNER: context.owner,
             PIPELINE: spell(context.pipeline),
-            FINGERPRINT: bundle.fingerprint,
-            VERSION: version,
-            NOT_AFTER: _stamp(bundle.facts.not_after),
+            self._tag(FINGERPRINT): bundle.fingerprint,
+            self._tag(VERSION): version,
+            self._tag(NOT_AFTER): stamp(bundle.facts.not_after),
+            **({self._tag(READERS): "yes"} if self.readers else {}),
         }
         found = self._read(client)
         try:
@@ -216,6 +269,11 @@ class Secretsmanager(Target):
             raise self._deleted()
         return found
 
+    def _held(self, found: DescribeSecretResponseTypeDef) -> str | None:
+        """The version that has the label."""
+        stages = found.get("VersionIdsToStages", {})
+        return next((version for version, names in stages.items() if self.stage in names), None)
+
     def _lacking(self, found: DescribeSecretResponseTypeDef) -> tuple[str, ...]:
         """The regions that have no copy yet."""
         present = {replica["Region"] for replica in found.get("ReplicationStatus", [])}
@@ -238,35 +296,6 @@ class Secretsmanager(Target):
             return
         raise NotOurs(what, where=self.address, next="Choose another `name` for the target")
 
-    # The value
-
-    def _value(self, bundle: Bundle) -> Secret:
-        value: Any = document(bundle)
-        if self.shape:
-            try:
-                value = jmespath.search(self.shape, value)
-            except JMESPathError as error:
-                # Its text may quote what it was applied to: the private key.
-                raise TargetRefused(
-                    f"`shape` cannot be applied to the document ({type(error).__name__})",
-                    where=self.address,
-                    next="The document's fields are in docs/targets/secretsmanager.md",
-                ) from None
-        if not isinstance(value, dict | str) or not value:
-            raise TargetRefused(
-                f"`shape` makes {type(value).__name__}, not an object or a text",
-                where=self.address,
-                next="The document's fields are in docs/targets/secretsmanager.md",
-            )
-        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        if (size := len(text.encode())) > VALUE_LIMIT:
-            raise TargetRefused(
-                f"the value has {size:,} bytes, and AWS takes {VALUE_LIMIT:,}",
-                where=self.address,
-                next="Leave out with `shape` what no reader needs",
-            )
-        return Secret(text)
-
     # Writing
 
     def _create(
@@ -282,7 +311,17 @@ class Secretsmanager(Target):
             request["KmsKeyId"] = self.kms_key
         if self.replica_regions:
             request["AddReplicaRegions"] = [{"Region": region} for region in self.replica_regions]
-        return client.create_secret(**request)["ARN"]
+        arn = client.create_secret(**request)["ARN"]
+        if self.stage != CURRENT:
+            # AWSCURRENT, too, is on a secret's first version, always. Nobody could read another one
+            # before, and the target without `stage` finds done what it is to do.
+            # docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html
+            client.update_secret_version_stage(
+                SecretId=arn, VersionStage=self.stage, MoveToVersionId=version
+            )
+        if self.readers:
+            self._share(client, arn)
+        return arn
 
     def _update(
         self,
@@ -292,34 +331,84 @@ class Secretsmanager(Target):
         version: str,
         tags: Mapping[str, str],
     ) -> None:
-        arn = found["ARN"]
-        if self.kms_key and not _same_key(self.kms_key, found.get("KmsKeyId")):
+        arn, present = found["ARN"], _tags_of(found)
+        if self.kms_key and not same_key(self.kms_key, found.get("KmsKeyId")):
             client.update_secret(SecretId=arn, KmsKeyId=self.kms_key)
-        if _current(found) != version:
+        if self._held(found) != version:
             client.put_secret_value(
-                SecretId=arn, SecretString=value.reveal(), ClientRequestToken=version
+                SecretId=arn,
+                SecretString=value.reveal(),
+                ClientRequestToken=version,
+                VersionStages=[self.stage],
             )
-            # Where the content is that of an older version, the call above succeeds and moves
-            # nothing: then the stage is moved to that version.
-            now = _current(client.describe_secret(SecretId=arn))
-            if now is not None and now != version:
+            # Where the content is that of a version that is there, an older one or the canary's,
+            # the call above succeeds and moves nothing: then the label is moved to that version.
+            now = self._held(client.describe_secret(SecretId=arn))
+            if now != version:
+                before: Any = {"RemoveFromVersionId": now} if now else {}
                 client.update_secret_version_stage(
-                    SecretId=arn,
-                    VersionStage="AWSCURRENT",
-                    MoveToVersionId=version,
-                    RemoveFromVersionId=now,
+                    SecretId=arn, VersionStage=self.stage, MoveToVersionId=version, **before
                 )
         if regions := self._lacking(found):
             client.replicate_secret_to_regions(
                 SecretId=arn, AddReplicaRegions=[{"Region": region} for region in regions]
             )
-        # Last: the tags must not speak of a version before it is there.
-        present = _tags_of(found)
-        changed = {key: text for key, text in tags.items() if present.get(key) != text}
-        if changed:
+        # After the value: the tags must not speak of a version before it is there.
+        self._set_tags(client, arn, {k: v for k, v in tags.items() if present.get(k) != v})
+        # After the tags: who cannot be let in keeps nobody else from the certificate.
+        if self.readers or present.get(self._tag(READERS)) == "yes":
+            self._share(client, arn)
+            if not self.readers:
+                self._set_tags(client, arn, {self._tag(READERS): "no"})
+
+    def _set_tags(self, client: SecretsManagerClient, arn: str, tags: Mapping[str, str]) -> None:
+        if tags:
             client.tag_resource(
-                SecretId=arn, Tags=[{"Key": key, "Value": text} for key, text in changed.items()]
+                SecretId=arn, Tags=[{"Key": key, "Value": text} for key, text in tags.items()]
             )
+
+    # Readers in other accounts: one statement of the secret's policy. The others stay as they are.
+
+    @property
+    def _sid(self) -> str:
+        return "CertrailReaders" + ("" if self.stage == CURRENT else self.stage)
+
+    def _is_shared(
+        self, client: SecretsManagerClient, found: DescribeSecretResponseTypeDef
+    ) -> bool:
+        if not self.readers:
+            # Without asking, for which there may be no right: the tag tells.
+            return _tags_of(found).get(self._tag(READERS)) != "yes"
+        statements = _statements(_policy(client, found["ARN"]))
+        return self._with_ours(statements, found["ARN"]) == statements
+
+    def _share(self, client: SecretsManagerClient, arn: str) -> None:
+        policy = _policy(client, arn)
+        statements = _statements(policy)
+        wanted = self._with_ours(statements, arn)
+        if wanted == statements:
+            return
+        if not wanted:
+            client.delete_resource_policy(SecretId=arn)
+            return
+        text = json.dumps({"Version": "2012-10-17", **policy, "Statement": wanted})
+        client.put_resource_policy(SecretId=arn, ResourcePolicy=text, BlockPublicPolicy=True)
+
+    def _with_ours(self, statements: list[dict[str, Any]], arn: str) -> list[dict[str, Any]]:
+        """The statements as they are to be: those of others, and one of ours where there are
+        readers; one that says the same in other words stays."""
+        wanted = {
+            "Sid": self._sid,
+            "Effect": "Allow",
+            "Principal": {"AWS": [_as_arn(each, arn) for each in self.readers]},
+            "Action": list(READ),
+            "Resource": "*",
+        }
+        ours = [each for each in statements if each.get("Sid") == self._sid]
+        if self.readers and [_plain(each, arn) for each in ours] == [_plain(wanted, arn)]:
+            return statements
+        others = [each for each in statements if each not in ours]
+        return [*others, wanted] if self.readers else others
 
     def _refused(self, error: AwsError) -> AwsError | DeployError:
         if error.code == "InvalidRequestException" and "delet" in error.what:
@@ -330,6 +419,19 @@ class Secretsmanager(Target):
                 where=self.address,
                 next="AWS keeps 100 versions, and each for a day at least: find out what writes "
                 "so often",
+            )
+        if error.code == "PublicPolicyException":
+            return TargetRefused(
+                f"the secret's policy lets strangers in, with a statement of somebody else's "
+                f"({error.what})",
+                where=self.address,
+                next="Look at it with `aws secretsmanager get-resource-policy`, and narrow it",
+            )
+        if error.code == "MalformedPolicyDocumentException":
+            return TargetRefused(
+                f"AWS does not take the secret's policy ({error.what}); the secret is up to date",
+                where=self.address,
+                next="Each of `readers` must exist: correct them, or make the role first",
             )
         moving = error.action == "secretsmanager:UpdateSecretVersionStage"
         if error.code == "ResourceExistsException" or (
@@ -353,68 +455,6 @@ class Secretsmanager(Target):
         )
 
 
-def _keys(
-    scope: Scope, targets: Iterable[Secretsmanager], everywhere: Sequence[str]
-) -> Iterator[Grant]:
-    """The targets' keys, used through Secrets Manager only. By its alias a key is no resource for a
-    policy; it can be asked for the aliases it has.
-
-    https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html
-    """
-    arns = {(scope.arn("kms", region, "key/*"), region) for region in everywhere}
-    aliases = set()
-    for target in targets:
-        key = target.kms_key or ""
-        if alias := re.search("alias/.+", key):
-            aliases.add((alias[0], target.region))
-        elif key:
-            arn = key if ":" in key else scope.arn("kms", target.region, f"key/{key}")
-            arns.add((arn, target.region))
-    if arns:
-        named, regions = zip(*sorted(arns), strict=True)
-        yield Grant("UseKeys", USE_KEY, named, _through(regions))
-    if aliases:
-        named, regions = zip(*sorted(aliases), strict=True)
-        yield Grant(
-            "UseKeysByAlias",
-            USE_KEY,
-            tuple(scope.arn("kms", region, "key/*") for region in sorted(set(regions))),
-            {**_through(regions), "ForAnyValue:StringEquals": {"kms:ResourceAliases": named}},
-        )
-
-
-def _through(regions: Iterable[str]) -> Conditions:
-    services = (f"secretsmanager.{region}.amazonaws.com" for region in sorted(set(regions)))
-    return {"StringLike": {"kms:ViaService": tuple(services)}}
-
-
-def document(bundle: Bundle) -> dict[str, Any]:
-    """What `shape` is applied to. Only what the bundle itself says: the same bundle always gives
-    the same bytes, and so the same version."""
-    facts = bundle.facts
-    return {
-        "certificate": bundle.certificate,
-        "chain": bundle.chain,
-        "fullchain": bundle.fullchain,
-        "private_key": bundle.private_key.reveal(),
-        "fingerprint": facts.fingerprint,
-        "not_before": _stamp(facts.not_before),
-        "not_after": _stamp(facts.not_after),
-        "domains": list(facts.domains),
-        "serial": facts.serial,
-        "issuer": facts.issuer,
-    }
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _current(found: DescribeSecretResponseTypeDef) -> str | None:
-    stages = found.get("VersionIdsToStages", {})
-    return next((version for version, names in stages.items() if "AWSCURRENT" in names), None)
-
-
 def _tags_of(found: DescribeSecretResponseTypeDef) -> dict[str, str]:
     return {tag["Key"]: tag.get("Value", "") for tag in found.get("Tags", [])}
 
@@ -427,8 +467,33 @@ def _failed_replicas(found: DescribeSecretResponseTypeDef) -> tuple[str, ...]:
     )
 
 
-def _same_key(wanted: str, present: str | None) -> bool:
-    """The file may say `alias/tls` or an id, where AWS answers with the ARN."""
-    return present is not None and (
-        present == wanted or present.endswith((f":{wanted}", f"/{wanted}"))
-    )
+def _policy(client: SecretsManagerClient, arn: str) -> dict[str, Any]:
+    text = client.get_resource_policy(SecretId=arn).get("ResourcePolicy")
+    policy: dict[str, Any] = json.loads(text) if text else {}
+    return policy
+
+
+def _statements(policy: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = policy.get("Statement", [])
+    return [found] if isinstance(found, dict) else list(found)
+
+
+def _as_arn(reader: str, arn: str) -> str:
+    """An account as AWS writes it when it is asked, in the secret's partition."""
+    return reader if ":" in reader else f"arn:{arn.split(':')[1]}:iam::{reader}:root"
+
+
+def _plain(statement: Mapping[str, Any], arn: str) -> dict[str, Any]:
+    """So that two that say the same are equal: AWS makes one text of a list of one, and may order
+    it anew."""
+
+    def listed(value: Any) -> Any:
+        return sorted([value] if isinstance(value, str) else value)
+
+    principal = statement.get("Principal")
+    if isinstance(principal, dict):
+        principal = {
+            kind: sorted(_as_arn(each, arn) for each in listed(named))
+            for kind, named in principal.items()
+        }
+    return {**statement, "Principal": principal, "Action": listed(statement.get("Action", []))}

@@ -13,7 +13,8 @@ from pydantic import Field
 from certrail.grants import Grant, Scope
 from certrail.pipelines.selection import Candidate, Item, Location, Regional, Selection
 from certrail.target import Region, Tags, Target
-from deployers.kinds.secretsmanager import Secretsmanager, Shape
+from deployers.document import Shape
+from deployers.kinds.secretsmanager import Secretsmanager
 
 
 class SecretsmanagerSelection(Regional):

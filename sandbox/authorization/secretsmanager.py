@@ -1,11 +1,12 @@
 """Secrets Manager: secrets, and the KMS keys they are encrypted with."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from moto.secretsmanager.models import secretsmanager_backends
 
-from sandbox.authorization.kms import through
+from sandbox.authorization.kms import key_arn, through
 from sandbox.authorization.request import here, modelled, request_context, tagged
 from sandbox.calls import Call
 from sandbox.policies import Need
@@ -13,11 +14,13 @@ from sandbox.policies import Need
 WHOLE = {"GetRandomPassword", "ListSecrets"}
 ONE = {
     "CreateSecret",
+    "DeleteResourcePolicy",
     "DeleteSecret",
     "DescribeSecret",
     "GetResourcePolicy",
     "GetSecretValue",
     "ListSecretVersionIds",
+    "PutResourcePolicy",
     "PutSecretValue",
     "RemoveRegionsFromReplication",
     "ReplicateSecretToRegions",
@@ -34,12 +37,13 @@ KEYS = {
     "KmsKeyId": "secretsmanager:KmsKeyId",
     "VersionId": "secretsmanager:VersionId",
     "VersionStage": "secretsmanager:VersionStage",
+    "BlockPublicPolicy": "secretsmanager:BlockPublicPolicy",
 }
 
 
 def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
     context = request_context(call, params.get("Tags")) | {
-        key: str(params[name]) for name, key in KEYS.items() if name in params
+        key: _text(params[name]) for name, key in KEYS.items() if name in params
     }
     if call.operation in WHOLE:
         return [Need(call.action, "*", context)]
@@ -59,6 +63,9 @@ def needs(call: Call, params: Mapping[str, Any]) -> list[Need]:
         if regions:
             found.append(Need("secretsmanager:ReplicateSecretToRegions", arn, context))
     kms_key = params.get("KmsKeyId") or getattr(secret, "kms_key_id", None)
+    if kms_key and "alias/aws/" not in kms_key:
+        # An alias is one of the account that has the secret.
+        kms_key = key_arn(replace(call, account=arn.split(":")[4]), kms_key)
     for action in _of_the_key(call, params, secret):
         found += through("secretsmanager", action, call, kms_key, {"SecretARN": arn})
     return found
@@ -86,8 +93,13 @@ def _of_the_key(call: Call, params: Mapping[str, Any], secret: Any) -> list[str]
             return []
 
 
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _secret(call: Call, named: str) -> Any:
-    return secretsmanager_backends[call.account][call.region].secrets.get(named)
+    account = named.split(":")[4] if named.startswith("arn:") else call.account
+    return secretsmanager_backends[account][call.region].secrets.get(named)
 
 
 def secret_arn(call: Call, named: str, *, new: bool) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from moto.cloudformation import parsing
 from moto.cloudformation.exceptions import ValidationError
 
-from sandbox.cloudformation import events, functions, iam, kms, s3, sns, sqs, watch
+from sandbox.cloudformation import events, functions, iam, kms, s3, sns, sqs, ssm, watch
 from sandbox.cloudformation.resource import Properties, Resource
 
 MODELS: tuple[type[Resource], ...] = (
@@ -39,6 +39,7 @@ MODELS: tuple[type[Resource], ...] = (
     sns.Topic,
     sns.Subscription,
     sns.TopicPolicy,
+    ssm.Document,
 )
 TYPES = {model.type: model for model in MODELS}
 

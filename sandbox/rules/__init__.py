@@ -18,9 +18,22 @@ def install() -> None:
         route53,
         s3,
         secretsmanager,
+        ssm,
+        statemanager,
     )
 
-    every = (acm, apigateway, cloudfront, cloudwatch, elbv2, route53, s3, secretsmanager)
+    every = (
+        acm,
+        apigateway,
+        cloudfront,
+        cloudwatch,
+        elbv2,
+        route53,
+        s3,
+        secretsmanager,
+        ssm,
+        statemanager,
+    )
     for service in every:
         for owner, methods in service.REPLACED.items():
             for name, method in methods.items():

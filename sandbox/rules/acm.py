@@ -1,4 +1,5 @@
-"""ACM: what ImportCertificate, ListCertificates, DescribeCertificate and DeleteCertificate enforce.
+"""ACM: what ImportCertificate, ExportCertificate, ListCertificates, DescribeCertificate and
+DeleteCertificate enforce.
 
 Sources:
   prerequisites  https://docs.aws.amazon.com/acm/latest/userguide/import-certificate-prerequisites.html
@@ -6,10 +7,12 @@ Sources:
   reimport       https://docs.aws.amazon.com/acm/latest/userguide/import-reimport.html
   quotas         https://docs.aws.amazon.com/acm/latest/userguide/acm-limits.html
   API            https://docs.aws.amazon.com/acm/latest/APIReference/API_ImportCertificate.html
+  export         https://docs.aws.amazon.com/acm/latest/APIReference/API_ExportCertificate.html
 
 The codes are AWS's. A message is AWS's own only where somebody has published it.
 """
 
+import base64
 import hashlib
 import re
 import time
@@ -295,6 +298,32 @@ def import_certificate(
     return bundle.arn
 
 
+# The rules of ExportCertificate.
+
+_moto_export = AWSCertificateManagerBackend.export_certificate
+
+
+def export_certificate(
+    self: AWSCertificateManagerBackend, certificate_arn: str, passphrase: str
+) -> tuple[str, str, str]:
+    """Private certificates and public ones that were requested to be exported, once they are
+    issued; the passphrase has 4 letters at least, of ASCII "except #, $, or %"."""
+    bundle = self.get_certificate(certificate_arn)
+    if bundle.type == "IMPORTED":
+        raise AWSValidationException(
+            f"Certificate ARN: {certificate_arn} is not a private certificate"
+        )
+    if bundle.status != "ISSUED":
+        raise AWSError(
+            f"Certificate {certificate_arn} is {bundle.status}.",
+            exception_type="RequestInProgressException",
+        )
+    if not re.fullmatch(rb"[^#$%\x80-\xff]{4,}", base64.b64decode(passphrase)):
+        raise AWSValidationException("The passphrase is too short or has a character too many.")
+    exported: tuple[str, str, str] = _moto_export(self, certificate_arn, passphrase)
+    return exported
+
+
 # What Describe and List show.
 
 
@@ -460,6 +489,7 @@ REPLACED: dict[type, dict[str, Callable[..., Any]]] = {
     CertBundle: {"describe": describe},
     AWSCertificateManagerBackend: {
         "import_certificate": import_certificate,
+        "export_certificate": export_certificate,
         "list_certificates": list_certificates,
         "delete_certificate": delete_certificate,
     },

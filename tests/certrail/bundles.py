@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -17,6 +18,7 @@ from certrail.keys import KeyType
 from certrail.secret import Secret
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+HOUR = timedelta(hours=1)
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -50,17 +52,30 @@ class Authority:
             .sign(self._root_key, hashes.SHA256())
         )
 
+    @property
+    def of_its_own(self) -> Bundle:
+        """Its own certificate and key, as if they were a server's."""
+        certificate = self.intermediate.public_bytes(Encoding.PEM).decode()
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        return replace(
+            self.bundle(["ca.example"]),
+            certificate=certificate,
+            chain=self.root,
+            private_key=Secret(pem),
+        )
+
     def bundle(
         self,
         domains: Sequence[str],
         key_type: KeyType = KeyType.ECDSA_P256,
         *,
         days: float = 90,
+        age: timedelta = HOUR,
     ) -> Bundle:
         key = make_key(key_type)
         encipherment = isinstance(key, rsa.RSAPrivateKey)
         leaf = (
-            _builder(x509.Name([]), self._intermediate_name, key, timedelta(days=days))
+            _builder(x509.Name([]), self._intermediate_name, key, timedelta(days=days), age)
             .add_extension(
                 x509.SubjectAlternativeName([x509.DNSName(name) for name in domains]), critical=True
             )
@@ -107,9 +122,13 @@ def authority() -> Authority:
 
 
 def make_bundle(
-    domains: Sequence[str], key_type: KeyType = KeyType.ECDSA_P256, *, days: float = 90
+    domains: Sequence[str],
+    key_type: KeyType = KeyType.ECDSA_P256,
+    *,
+    days: float = 90,
+    age: timedelta = HOUR,
 ) -> Bundle:
-    return authority().bundle(domains, key_type, days=days)
+    return authority().bundle(domains, key_type, days=days, age=age)
 
 
 def _name(common_name: str) -> x509.Name:
@@ -117,7 +136,11 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: Key, life: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: Key,
+    life: timedelta,
+    age: timedelta = HOUR,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -125,6 +148,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - timedelta(hours=1))
+        .not_valid_before(NOW - age)
         .not_valid_after(NOW + life)
     )

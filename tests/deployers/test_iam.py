@@ -19,6 +19,7 @@ from certrail.pipelines import Pipelines, load
 from certrail.target import Target, with_needs
 from cli.iam import RolePolicies, needed
 from deployers import alarms
+from deployers.deploy import nodes_of
 from deployers.inventory import Inventory
 from deployers.job import Role
 from deployers.kinds.acm import RETIRE_AFTER
@@ -26,6 +27,7 @@ from deployers.kinds.all import KINDS, AnyTarget
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
+from fleet.document import document
 from sandbox import resources
 from tests.certrail.bundles import NOW, make_bundle
 from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud
@@ -51,12 +53,18 @@ pipelines:
       - {{type: apigateway, account: edge, domain_name: api.shop.example.com}}
       - {{type: cloudfront, account: edge, distribution: E2QWRUHEXAMPLE}}
       - {{type: listener, account: edge, listener: "{listener}", default: true}}
-      - {{type: secretsmanager, account: edge, name: tls/new, kms_key: alias/tls}}
+      - {{type: parameterstore, account: edge, name: /tls/new, kms_key: alias/tls}}
+      - {{type: secretsmanager, account: edge, name: tls/new, kms_key: alias/tls,
+         readers: ["333333333333"]}}
+      - {{type: fleet, account: edge, name: web, instances: {{certrail: web}}, secret: tls/new}}
   - name: old
     domains: [shop.example.com, "*.shop.example.com"]
     targets:
       - {{type: acm, account: edge, region: eu-west-1, certificate_arn: "{certificate}",
          tags: {{team: web}}}}
+      - {{type: parameterstore, account: edge, name: /tls/a, kms_key: "{key}"}}
+      - {{type: parameterstore, account: edge, name: /tls/b, kms_key: "{key}",
+         shape: "{{a: @, b: @}}"}}
       - {{type: secretsmanager, account: edge, name: tls/a, kms_key: "{key}"}}
       - {{type: secretsmanager, account: edge, name: tls/b, kms_key: alias/tls,
          replica_regions: [us-east-1]}}
@@ -134,6 +142,16 @@ class Elsewhere:
         kms.create_alias(AliasName="alias/tls", TargetKeyId=keys[0])
         for name in ("tls/a", "tls/b"):
             self.client("secretsmanager").create_secret(Name=name, SecretString="by hand")
+        self.client("ssm").create_document(
+            Content=json.dumps(document()), Name="certrail-install", DocumentType="Command"
+        )
+        ours = {"certrail:owner": HOME.owner, "certrail:pipeline": "old"}
+        self.client("ssm").put_parameter(
+            Name="/tls/a",
+            Value="by hand",
+            Type="SecureString",
+            Tags=[{"Key": key, "Value": text} for key, text in ours.items()],
+        )
         self.file = read(text, certificate, keys[1])
         (self.policies,) = needed(self.file, "edge", HOME)
 
@@ -153,6 +171,8 @@ class Elsewhere:
         for number, policy in enumerate(policies.policies):
             left = [without.of(each) if without else each for each in policy["Statement"]]
             document = {**policy, "Statement": [each for each in left if each]}
+            if not document["Statement"]:
+                continue
             iam.put_role_policy(
                 RoleName=name, PolicyName=f"p{number}", PolicyDocument=json.dumps(document)
             )
@@ -181,6 +201,7 @@ class Elsewhere:
         self.cloud.publish(pipeline="shop", bundle=first)
         self.deploy(role, kinds)
         self.deploy(role, kinds, now=datetime.now(UTC) + 2 * RETIRE_AFTER)
+        self.shut_out(role, kinds)
 
     def deploy(self, role: Role, kinds: set[str], *, now: datetime = NOW) -> None:
         for pipeline in self.file.pipelines:
@@ -192,6 +213,22 @@ class Elsewhere:
                 assert current
                 record = self.cloud.recorded(target, pipeline=pipeline.name)
                 assert record.fingerprint == current.fingerprint
+                nodes_of(
+                    self.cloud.store,
+                    target,
+                    pipeline.name,
+                    record,
+                    role=role,
+                    aws=self.cloud.aws,
+                )
+
+    def shut_out(self, role: Role, kinds: set[str]) -> None:
+        """The file names no readers any more."""
+        for pipeline in self.file.pipelines:
+            for target in pipeline.targets:
+                if target.type in kinds and isinstance(target, Secretsmanager) and target.readers:
+                    alone = target.model_copy(update={"readers": ()})
+                    self.cloud.deploy(alone, pipeline=pipeline.name, role=role)
 
     def meddle(self) -> None:
         """Somebody changes by hand what can be changed."""
@@ -210,8 +247,13 @@ class Elsewhere:
         cloudfront.update_distribution(
             Id="E2QWRUHEXAMPLE", IfMatch=answer["ETag"], DistributionConfig=config
         )
+        ssm = self.client("ssm")
+        for parameter in ssm.describe_parameters()["Parameters"]:
+            by_hand = {"Value": "by hand", "KeyId": "alias/aws/ssm", "Overwrite": True}
+            ssm.put_parameter(Name=parameter["Name"], Type="SecureString", **by_hand)
         secrets = self.client("secretsmanager")
         for secret in secrets.list_secrets()["SecretList"]:
+            secrets.delete_resource_policy(SecretId=secret["ARN"])
             secrets.put_secret_value(SecretId=secret["ARN"], SecretString="by hand")
             secrets.update_secret(SecretId=secret["ARN"], KmsKeyId="alias/aws/secretsmanager")
 
@@ -228,6 +270,9 @@ class Elsewhere:
                     SecretId=secret["ARN"], RemoveReplicaRegions=["us-east-1"]
                 )
             secrets.delete_secret(SecretId=secret["ARN"], ForceDeleteWithoutRecovery=True)
+        ssm = self.client("ssm")
+        for parameter in ssm.describe_parameters()["Parameters"]:
+            ssm.delete_parameter(Name=parameter["Name"])
         s3 = self.cloud.client("s3")
         for key in list(self.cloud.store.keys("deployments/shop/acm/edge:us-east-1")):
             s3.delete_object(Bucket=self.cloud.store.bucket, Key=key)
@@ -292,7 +337,9 @@ NEEDED = {
     "Acm": {"acm", "apigateway", "cloudfront", "listener"},
     "Apigateway": {"acm", "apigateway"},
     "Cloudfront": {"acm", "cloudfront"},
+    "Fleet": {"fleet", "secretsmanager"},
     "Listener": {"acm", "listener"},
+    "Parameterstore": {"parameterstore"},
     "Secretsmanager": {"secretsmanager"},
 }
 

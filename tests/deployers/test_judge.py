@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from certrail.records import Check, Record, Rollout, State
 from certrail.store import Current, Rollback
-from certrail.target import Deployed, Endpoint
+from certrail.target import Deployed, Endpoint, Node
 from certrail.waves import ONE_WAVE, Wave
 from deployers.judge import (
     AGAIN,
@@ -23,10 +23,12 @@ from deployers.judge import (
     Alarm,
     Judgement,
     WayBack,
+    asked,
     attention,
     is_due,
     judged,
     looked,
+    not_asked,
 )
 from deployers.rollout import gates
 from deployers.seen import Seen, Verdict
@@ -567,3 +569,127 @@ def test_who_waits_for_an_alarm_is_called_when_it_was_agreed_and_not_before() ->
     there = {"listener/a": old("listener/a")}
     assert attention(waits, CURRENT, ALARMED, NUMBERS, there, NOW) == waits.next
     assert waits.next == NOW + SOON
+
+
+# Machines that say themselves what they serve
+
+WANTED, OLD = f"{2:064x}", f"{1:064x}"
+nodes = st.lists(
+    st.builds(
+        Node,
+        st.integers(0, 99).map(lambda number: f"i-{number:017x}"),
+        st.booleans(),
+        fingerprint=st.sampled_from(["", OLD, WANTED]),
+        error=st.sampled_from(["", "nginx: [emerg] unexpected end of file"]),
+        since=st.sampled_from([None, NOW - AGAIN]),
+    ),
+    max_size=30,
+    unique_by=lambda node: node.id,
+)
+
+
+def laggards(machines: list[Node]) -> list[Node]:
+    return [each for each in machines if each.online and not serves(each)]
+
+
+def serves(machine: Node) -> bool:
+    return machine.fingerprint == WANTED and not machine.error
+
+
+@given(nodes, st.integers(0, 10))
+def test_a_fleet_is_served_when_all_that_are_online_say_so(
+    machines: list[Node], tolerated: int
+) -> None:
+    after = asked(record(check=Check(UNTIL, NOW)), machines, tolerated, NOW)
+    serve = [each for each in machines if serves(each)]
+    assert (after.state is State.SERVED) == (bool(serve) and not laggards(machines))
+    assert after.check is not None
+    assert after.check.nodes.keys() == {each.id for each in machines}
+    assert after.check.next is not None
+    assert after.check.next > NOW
+
+
+@given(nodes, st.integers(0, 10))
+def test_more_failures_than_are_tolerated_need_no_time(
+    machines: list[Node], tolerated: int
+) -> None:
+    broken = [each for each in laggards(machines) if each.error]
+    after = asked(record(check=Check(UNTIL, NOW)), machines, tolerated, NOW)
+    assert (after.state is State.FAILED) == (len(broken) > tolerated)
+
+
+@given(nodes, st.integers(0, 10))
+def test_after_an_hour_every_laggard_is_named_and_few_do_not_condemn(
+    machines: list[Node], tolerated: int
+) -> None:
+    before = record(check=Check(UNTIL, NOW), good=OLD, by="FleetDeployer")
+    after = asked(before, machines, tolerated, UNTIL)
+    late = laggards(machines)
+    if not late and any(serves(each) for each in machines):
+        assert after.state is State.SERVED
+        return
+    assert after.state is State.FAILED
+    assert after.check is not None
+    assert all(each.id in (after.error or "") for each in late)
+    assert all(after.check.nodes[each.id] != "serves it" for each in late)
+    back = WayBack(BEFORE)
+    judgement = judged(
+        None, CURRENT, ONE_WAVE, {after.address: 0}, {after.address: after}, {}, lambda: back, UNTIL
+    )
+    assert (judgement.back is not None) == (len(late) > tolerated)
+
+
+def test_a_fleet_with_machines_offline_is_asked_every_hour() -> None:
+    machines = [Node("i-1", online=True, fingerprint=WANTED), Node("i-2", online=False)]
+    after = asked(record(), machines, 0, NOW)
+    assert after.check is not None
+    assert (after.state, after.check.next) == (State.SERVED, NOW + HOUR)
+    assert after.check.saw == "offline: i-2"
+    assert after.check.nodes == {"i-1": "serves it", "i-2": "offline"}
+
+
+def test_a_machine_more_that_serves_nothing_yet_is_given_time() -> None:
+    there = [Node("i-1", online=True, fingerprint=WANTED)]
+    well = asked(record(), there, 0, NOW)
+    tomorrow = NOW + AGAIN
+    more = asked(well, [*there, Node("i-2", online=True)], 0, tomorrow)
+    assert more.state is State.SERVED
+    assert more.check is not None
+    assert more.check.until == tomorrow + GRACE
+    late = asked(more, [*there, Node("i-2", online=True)], 0, more.check.until)
+    assert late.state is State.FAILED
+    assert "i-2 said nothing of it yet" in (late.error or "")
+
+
+def test_a_fleet_where_machines_come_and_go_is_served() -> None:
+    there = Node("i-1", online=True, fingerprint=WANTED, since=NOW - AGAIN)
+    young = Node("i-2", online=True, since=NOW - MINUTE)
+    after = asked(record(), [there, young], 0, NOW)
+    assert after.check is not None
+    assert (after.state, after.check.next) == (State.SERVED, NOW + HOUR)
+    later = asked(after, [there, young], 0, NOW + GRACE)
+    assert later.check is not None
+    assert later.check.saw == "i-2 said nothing of it yet"
+
+
+def test_a_few_that_fail_hold_up_no_wave() -> None:
+    well = [Node(f"i-{number}", online=True, fingerprint=WANTED) for number in range(9)]
+    broken = Node("i-9", online=True, fingerprint=OLD, error="nginx: no")
+    after = asked(record("fleet/a", by="x"), [*well, broken], 1, UNTIL)
+    assert after.state is State.FAILED
+    waves = (Wave("first"), Wave("rest"))
+    numbers = {"fleet/a": 0, "listener/b": 1}
+    judgement = judged(
+        None, CURRENT, waves, numbers, {"fleet/a": after}, {}, lambda: WayBack(BEFORE), UNTIL
+    )
+    assert judgement.back is None
+    assert judgement.rollout.passed == 1
+    assert judgement.rollout.failed is None
+
+
+def test_who_cannot_be_asked_says_nothing_against_it() -> None:
+    after = not_asked(record(good=OLD), "AccessDenied: no", UNTIL)
+    assert (after.state, after.good) == (State.FAILED, OLD)
+    assert after.check is not None
+    assert not after.check.reached
+    assert "AccessDenied: no" in (after.error or "")

@@ -12,7 +12,7 @@ def test_the_demo_ends_by_itself_with_everything_as_it_should_be() -> None:
         [sys.executable, "-m", "cli", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=170
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all 12 targets hold the certificate" in done.stdout
+    assert "all 13 targets hold the certificate" in done.stdout
     assert "all 4 ACM certificates kept their ARN" in done.stdout
     assert "CloudFront, API Gateway and the listeners took 0 writes" in done.stdout
     assert "the new target holds the certificate" in done.stdout

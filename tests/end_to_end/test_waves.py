@@ -81,3 +81,43 @@ def test_a_bad_bundle_is_stopped_at_the_first_wave_and_rolled_back(world: World)
     sandbox.functions.fire_schedule("IssuerHourly")
     world.settle()
     assert world.current.generation == 3
+
+
+def test_a_secrets_canary_comes_first_and_its_other_readers_never_see_a_bad_bundle(
+    world: World,
+) -> None:
+    text = world.text(
+        f"""
+        - {{type: listener, listener: '{world.listener}', wave: canary}}
+        - {{type: secretsmanager, name: {world.secret}, stage: CANARY, wave: canary}}
+        - {{type: secretsmanager, name: {world.secret}}}
+        """
+    ).replace("    targets:", "    waves: [{name: canary}, {name: rest}]\n    targets:")
+    world.furnish(text)
+    world.push(text)
+    good = world.current
+    labels = world.client("secretsmanager").describe_secret(SecretId=world.secret)
+    (version,) = labels["VersionIdsToStages"]
+    assert sorted(labels["VersionIdsToStages"][version]) == ["AWSCURRENT", "CANARY"]
+
+    mark = world.sandbox.server.calls.mark()
+    bad = publish_bad(world)
+    world.settle()
+    current = world.current
+    assert current.rollback
+    assert (current.fingerprint, current.rollback.of) == (good.fingerprint, bad.fingerprint)
+    # The bad one was the canary's; AWSCURRENT was not touched, there or back.
+    moved = [
+        (call.operation, call.params["VersionStages"])
+        if call.operation == "PutSecretValue"
+        else (call.operation, call.params["VersionStage"])
+        for call in world.sandbox.server.calls.writes("secretsmanager", since=mark)
+        if call.params and call.operation != "TagResource"
+    ]
+    assert moved == [
+        ("PutSecretValue", ["CANARY"]),
+        ("PutSecretValue", ["CANARY"]),
+        ("UpdateSecretVersionStage", "CANARY"),
+    ]
+    after = world.client("secretsmanager").describe_secret(SecretId=world.secret)
+    assert sorted(after["VersionIdsToStages"][version]) == ["AWSCURRENT", "CANARY"]

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from certrail.bundle import Facts
 from certrail.keys import KeyType
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.model import Incoming, Issuer, Pipeline
 from certrail.store import Current, Issued, Rollback
 from issuer.dns import Token
 from issuer.due import Due, Why, due, waits, wanted
 from issuer.lease import Progress
 from issuer.reissue import Asked
-from issuer.renewal import renew_at
+from issuer.renewal import awaited, renew_at
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DIRECTORY = "https://ca.example/dir"
@@ -226,3 +226,32 @@ def test_records_that_a_run_left_are_removed_all_the_same() -> None:
     left = due(PIPELINE, rolled_back(), NOW, progress=progress)
     assert left
     assert left.why is Why.RECORDS
+
+
+@pytest.mark.parametrize("held", [None, current(), current(age=timedelta(days=89))])
+def test_what_comes_from_elsewhere_is_never_due(held: Current | None) -> None:
+    foreign = replace(PIPELINE, issuers=(), incoming=Incoming())
+    assert due(foreign, held, NOW, asked=Asked(9, "asked for", NOW)) is None
+
+
+def test_what_came_from_elsewhere_is_due_when_it_is_ours_to_issue() -> None:
+    held = current()
+    came = replace(held.issued, issuer="incoming", directory="s3://bucket/incoming/shop/")
+    assert why(PIPELINE, replace(held, issued=came)) is Why.CHANGED
+
+
+@pytest.mark.parametrize(
+    ("life", "renews", "before"),
+    [
+        pytest.param(198, 45, None, id="ACM, public"),
+        pytest.param(395, 60, None, id="ACM, private"),
+        pytest.param(90, 30, None, id="certbot"),
+        pytest.param(90, 21, timedelta(days=20), id="as the file says"),
+    ],
+)
+def test_the_next_is_awaited_after_those_who_issue_renew(
+    life: int, renews: int, before: timedelta | None
+) -> None:
+    held = current(life=timedelta(days=life))
+    end = awaited(held, before).end
+    assert held.facts.not_after - timedelta(days=renews) < end < held.facts.not_after

@@ -169,7 +169,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, list[str]]] = {
         SHOP + "    colour: red\n",
         [
             "5: unknown key `colour` in pipeline `a` → remove it; the keys left are `issuer`, "
-            "`key_type`, `profile`, `renew_before`, `rotation`, `waves`, `targets`"
+            "`incoming`, `key_type`, `profile`, `renew_before`, `rotation`, `waves`, `targets`"
         ],
     ),
     "a misspelt key that is needed": (
@@ -282,6 +282,59 @@ WRONG_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "an unknown default issuer": (
         SHOP + "defaults:\n  issuer: letsencrypt\n",
         ["6: there is no issuer `letsencrypt` → there is `one`"],
+    ),
+    "certificates from elsewhere among issuers": (
+        SHOP + "    issuer: [one, incoming]\n",
+        ["5: `incoming` is no issuer to try among others → give it alone, or remove it"],
+    ),
+    "an issuer that is called incoming": (
+        "issuers:\n  incoming: {directory: 'https://one.example/dir'}\n"
+        "pipelines: [{name: a, domains: [a.example.com], issuer: incoming}]\n",
+        [
+            "2: `incoming` is the issuer of certificates that come from elsewhere → choose another "
+            "name for it"
+        ],
+    ),
+    "how it comes in where it does not": (
+        SHOP + "    incoming: {}\n",
+        [
+            "5: this pipeline's certificate is not from elsewhere → set `issuer: incoming`, or "
+            "remove `incoming:`"
+        ],
+    ),
+    "an order for what is not ordered": (
+        "pipelines:\n  - name: a\n    domains: [a.example.com]\n    issuer: incoming\n"
+        "    profile: tlsserver\n",
+        [
+            "5: a profile is for an order, and this certificate is not ordered here → remove it",
+        ],
+    ),
+    "a certificate of ACM with a password and two keys": (
+        "pipelines:\n  - name: a\n    domains: [a.example.com]\n    issuer: incoming\n"
+        "    key_type: [rsa-2048, ecdsa-p256]\n    incoming:\n"
+        "      certificate_arn: arn:aws:acm:us-east-1:111111111111:certificate/1\n"
+        f"      password_secret: {ARN}\n",
+        [
+            "5: one certificate of ACM has one key, and here are 2 types → give the one that it "
+            "has",
+            "8: what is exported from ACM has no password of yours → remove it, or "
+            "`certificate_arn`",
+        ],
+    ),
+    "what is no ARN of a certificate": (
+        "pipelines:\n  - name: a\n    domains: [a.example.com]\n    issuer: incoming\n"
+        "    incoming:\n      certificate_arn: arn:aws:iam::111111111111:server-certificate/a\n"
+        "      pasword_secret: x\n",
+        [
+            "6: `arn:aws:iam::111111111111:server-certificate/a` is not the ARN of a certificate "
+            "in ACM → it looks like `arn:aws:acm:us-east-1:111111111111:certificate/…`",
+            "7: unknown key `pasword_secret` in `incoming` → did you mean `password_secret`?",
+        ],
+    ),
+    "no issuers for what is ordered": (
+        "pipelines:\n  - {name: a, domains: [a.example.com], issuer: incoming}\n"
+        "  - {name: b, domains: [b.example.com]}\n",
+        ["1: the file has no `issuers` → add `issuers:`"],
     ),
     "an undecided issuer": (
         "issuers:\n"

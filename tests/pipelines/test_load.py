@@ -8,7 +8,7 @@ from certrail.errors import PipelinesInvalid
 from certrail.keys import KeyType
 from certrail.pipelines import Opaque, Pipelines, load
 from certrail.pipelines.authorities import AUTHORITIES, NO_LIMITS, Rate
-from certrail.pipelines.model import Validation
+from certrail.pipelines.model import Incoming, Validation
 from certrail.pipelines.zones import zone_of
 from tests.pipelines.kinds import AnyKind, Box, Edge, File, Vault
 
@@ -212,3 +212,28 @@ def test_the_faults_of_every_part_come_together() -> None:
         load(text, "pipelines.yaml", Pipelines[AnyKind])
     assert [fault.line for fault in caught.value.faults] == [2, 16, 19, 21]
     assert str(caught.value).startswith("4 faults in the pipelines file\n  pipelines.yaml:2: ")
+
+
+def test_who_issues_elsewhere_needs_no_issuers() -> None:
+    text = """
+defaults: {issuer: incoming, key_type: rsa-2048}
+pipelines:
+  - {name: shop, domains: [shop.example.com]}
+  - name: site
+    domains: [site.example.com]
+    key_type: [ecdsa-p256, rsa-3072]
+    incoming: {password_secret: "arn:aws:ssm:eu-central-1:111111111111:parameter/p12"}
+"""
+    shop, site, rsa = load(text, "pipelines.yaml", File).pipelines
+    assert shop.issuers == site.issuers == ()
+    assert (shop.incoming, shop.key_type) == (Incoming(), KeyType.RSA_2048)
+    assert site.incoming == rsa.incoming
+    assert site.incoming
+    assert site.incoming.password_secret
+    assert (site.name, rsa.name) == ("site", "site.rsa-3072")
+
+
+def test_what_is_issued_here_does_not_come_in() -> None:
+    assert all(
+        pipeline.incoming is None for pipeline in load(MUCH, "pipelines.yaml", File).pipelines
+    )

@@ -143,6 +143,36 @@ WRONG_FILES = {
             f"{TAKEN}",
         ],
     ),
+    "labels of one secret, that two pipelines want": (
+        FIRST
+        + targets(
+            "{type: secretsmanager, name: tls/shop, stage: CANARY}",
+            "{type: secretsmanager, name: tls/shop}",
+            "{type: secretsmanager, name: tls/shop, stage: CANARY}",
+        )
+        + SECOND
+        + targets("{type: secretsmanager, name: tls/shop, stage: BLUE, region: eu-central-1}"),
+        [
+            "9: `secretsmanager/eu-central-1/tls/shop:CANARY` is a target of this pipeline "
+            "already, on line 7 → remove one of the two",
+            "13: `secretsmanager/eu-central-1/tls/shop` belongs to pipeline `shop`, on line 7 → "
+            f"{TAKEN}",
+        ],
+    ),
+    "readers that could never decrypt": (
+        FIRST + targets("{type: secretsmanager, name: tls/shop, readers: ['222222222222']}"),
+        [
+            "7: `readers` in other accounts can never use AWS's own key → add `kms_key`, a key of "
+            "yours whose policy lets them decrypt"
+        ],
+    ),
+    "parameter names that AWS refuses": (
+        FIRST + targets("{type: parameterstore, name: tls/shop}"),
+        [
+            "7: `tls/shop` cannot name a parameter → write it like `/tls/shop/bundle`: 2 to 15 "
+            "levels, 950 characters at most"
+        ],
+    ),
     "what is no target at all": (
         FIRST + targets("", "[]", "shop"),
         [

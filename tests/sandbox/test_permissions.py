@@ -164,6 +164,12 @@ class Scene:
                 {"Name": f"{parameter}/key", "WithDecryption": True},
                 f"{parameter}/*",
             ),
+            "ssm.describe_parameters": ("ssm:DescribeParameters", {}, "*"),
+            "ssm.list_tags_for_resource": (
+                "ssm:ListTagsForResource",
+                {"ResourceType": "Parameter", "ResourceId": "/certrail/key"},
+                f"{parameter}/key",
+            ),
             "ssm.put_parameter": (
                 "ssm:PutParameter",
                 {"Name": "/certrail/new", "Value": "1", "Type": "SecureString"},

@@ -22,22 +22,26 @@ from typing import Any
 import pytest
 
 from certrail.store import CONFIG_KEY
+from fleet.document import as_text, document
 from sandbox.runtime import Child, Spec
 from tests.sandbox.cloud import REGION, Cloud, cloud
 
 ROOT = Path(__file__).parents[2]
 # The Python that builds; `invoke` puts another one in its place for the functions.
 PYTHON = sys.executable
-OURS = {"certrail", "issuer", "deployers", "cli", "sandbox"}
+OURS = {"certrail", "issuer", "deployers", "fleet", "cli", "sandbox"}
 HANDLERS = {
     "IssuerScheduler": "issuer.handler.schedule",
     "IssuerWorker": "issuer.handler.work",
+    "Receiver": "issuer.receiver.handle",
     "Router": "deployers.router.handle",
     "Finder": "deployers.finder.handle",
     "AcmDeployer": "deployers.handler.handle",
     "ApigatewayDeployer": "deployers.handler.handle",
     "CloudfrontDeployer": "deployers.handler.handle",
+    "FleetDeployer": "deployers.handler.handle",
     "ListenerDeployer": "deployers.handler.handle",
+    "ParameterstoreDeployer": "deployers.handler.handle",
     "SecretsmanagerDeployer": "deployers.handler.handle",
     "Watcher": "deployers.watcher.handle",
     "Notifier": "deployers.notifier.handle",
@@ -47,7 +51,7 @@ LISTENER = (
     "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
 )
 # By deployer: a target of its kind, and the kinds it carries.
-TARGETS: dict[str, tuple[dict[str, str], set[str]]] = {
+TARGETS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "AcmDeployer": ({"type": "acm", "region": REGION}, {"acm"}),
     "ApigatewayDeployer": (
         {"type": "apigateway", "domain_name": "api.example.com", "region": REGION},
@@ -57,7 +61,21 @@ TARGETS: dict[str, tuple[dict[str, str], set[str]]] = {
         {"type": "cloudfront", "distribution": "E1A2B3C4D5E6F7"},
         {"acm", "cloudfront"},
     ),
+    "FleetDeployer": (
+        {
+            "type": "fleet",
+            "name": "web",
+            "region": REGION,
+            "instances": {"certrail": "web"},
+            "secret": "tls/shop/bundle",
+        },
+        {"fleet", "secretsmanager"},
+    ),
     "ListenerDeployer": ({"type": "listener", "listener": LISTENER}, {"acm", "listener"}),
+    "ParameterstoreDeployer": (
+        {"type": "parameterstore", "name": "/tls/shop/bundle", "region": REGION},
+        {"parameterstore"},
+    ),
     "SecretsmanagerDeployer": (
         {"type": "secretsmanager", "name": "tls/shop/bundle", "region": REGION},
         {"secretsmanager"},
@@ -377,3 +395,11 @@ def test_builds_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> No
     assert (tmp_path / "one" / "boto3").is_dir()
     assert (tmp_path / "two" / "boto3").is_dir()
     assert len(list((tmp_path / ".cache" / "functions").iterdir())) == 1
+
+
+def test_the_document_that_the_template_includes_is_built(tmp_path: Path) -> None:
+    there = ROOT / "fleet/document.json"
+    there.unlink(missing_ok=True)
+    make("FleetDeployer", tmp_path, "arm64", "3.13")
+    assert there.read_text() == as_text(document())
+    assert "Location: fleet/document.json" in (ROOT / "template.yaml").read_text()

@@ -36,9 +36,12 @@ from deployers.kinds.acm import Acm
 from deployers.kinds.all import KINDS
 from deployers.kinds.apigateway import Apigateway
 from deployers.kinds.cloudfront import Cloudfront
+from deployers.kinds.fleet import Fleet, asking
 from deployers.kinds.listener import Listener
+from deployers.kinds.parameterstore import Parameterstore
 from deployers.kinds.secretsmanager import Secretsmanager
 from deployers.selections.all import SELECTIONS
+from issuer import incoming
 from issuer.budget import GRACE
 from issuer.dns import route53
 from issuer.renewal import Window
@@ -66,6 +69,10 @@ WITHOUT_RESOURCE = {
     "elasticloadbalancing:DescribeTags",
     "route53:ListHostedZones",
     "secretsmanager:ListSecrets",
+    "ssm:DescribeInstanceInformation",
+    "ssm:DescribeParameters",
+    "ssm:GetInventory",
+    "ssm:ListAssociations",
     "tag:GetResources",
 }
 # And where the resource is AWS's own, in accounts that nobody is told:
@@ -75,10 +82,14 @@ ONE_OF_EACH: tuple[Target, ...] = (
     Acm(region="eu-central-1"),
     Apigateway(domain_name="api.example.com", region="eu-central-1"),
     Cloudfront(distribution="E2QWRUHEXAMPLE"),
+    Fleet(
+        name="web", region="eu-central-1", instances={"certrail": "web"}, secret="tls/shop/bundle"
+    ),
     Listener(
         listener="arn:aws:elasticloadbalancing:eu-central-1:111111111111:"
         "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
     ),
+    Parameterstore(name="/tls/shop/bundle", region="eu-central-1"),
     Secretsmanager(name="tls/shop/bundle", region="eu-central-1"),
 )
 # As the template says it.
@@ -278,6 +289,7 @@ class TestFunctions:
         assert {name: properties["Handler"] for name, properties in FUNCTIONS.items()} == {
             "IssuerScheduler": "issuer.handler.schedule",
             "IssuerWorker": "issuer.handler.work",
+            "Receiver": "issuer.receiver.handle",
             "Router": "deployers.router.handle",
             "Watcher": "deployers.watcher.handle",
             "Finder": "deployers.finder.handle",
@@ -368,6 +380,7 @@ class TestFunctions:
         } == {
             ("IssuerScheduler", "{}"),
             ("Finder", "{}"),
+            ("Receiver", "{}"),
             ("Router", '{"reconcile": false}'),
             ("Router", '{"reconcile": true}'),
         }
@@ -399,6 +412,10 @@ class TestRoles:
 
     def test_the_watcher_may_look_at_alarms(self) -> None:
         (asked,) = as_written(grant.statement() for grant in alarms.grants(["by its name"]))
+        assert asked in as_written(statements("WatcherRole"))
+
+    def test_the_watcher_may_ask_instances(self) -> None:
+        (asked,) = as_written(grant.statement() for grant in asking(EVERYWHERE))
         assert asked in as_written(statements("WatcherRole"))
 
     def test_the_issuer_may_do_in_zones_what_route_53_takes(self) -> None:
@@ -530,6 +547,54 @@ class TestRoles:
             }
         }
 
+    def test_only_the_receiver_reads_what_is_brought_and_nobody_writes_it(self) -> None:
+        key = "${Bucket.Arn}/incoming/shop/privkey.pem"
+
+        def may(action: str) -> set[str]:
+            return {
+                role
+                for role in ROLES
+                for statement in statements(role)
+                if action in listed(statement["Action"])
+                for resource in listed(statement["Resource"])
+                if fnmatchcase(key, str(resource.get("Fn::Sub")))
+            }
+
+        assert may("s3:GetObject") == {"ReceiverRole"}
+        assert may("s3:PutObject") | may("s3:PutObjectTagging") == set()
+        assert not any(
+            action.startswith("s3:Delete")
+            for role in ROLES
+            for statement in statements(role)
+            for action in listed(statement["Action"])
+        )
+
+    def test_the_receiver_writes_what_it_takes_in_and_how_it_went(self) -> None:
+        written = {
+            resource["Fn::Sub"].removeprefix("${Bucket.Arn}/")
+            for statement in statements("ReceiverRole")
+            if "s3:PutObject" in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+        }
+        assert written == {"certificates/*", "orders/*"}
+
+    def test_the_receiver_exports_what_is_named_only(self) -> None:
+        policy = RESOURCES["ReceiverExports"]
+        assert policy["Condition"] == "HasExportableCertificates"
+        assert [referred(role) for role in policy["Properties"]["Roles"]] == ["ReceiverRole"]
+        written = as_written(policy["Properties"]["PolicyDocument"]["Statement"])
+        granted = incoming.grants(["${ExportableCertificateArns}"])
+        assert written == as_written(grant.statement() for grant in granted)
+
+    def test_the_receiver_reads_the_passwords_that_are_named_only(self) -> None:
+        policy = RESOURCES["ReceiverReadsSecrets"]
+        assert policy["Condition"] == "HasIncomingSecrets"
+        assert [referred(role) for role in policy["Properties"]["Roles"]] == ["ReceiverRole"]
+        read, decrypt = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert read["Resource"] == {"Ref": "IncomingSecretArns"}
+        theirs = RESOURCES["IssuerReadsSecrets"]["Properties"]["PolicyDocument"]["Statement"]
+        assert (read["Action"], decrypt) == (theirs[0]["Action"], theirs[1])
+
     @pytest.mark.parametrize(
         ("role", "action", "keys"),
         [
@@ -609,6 +674,7 @@ class TestRoles:
         [
             "IssuerSchedulerRole",
             "IssuerWorkerRole",
+            "ReceiverRole",
             "WatcherRole",
             "FinderRole",
             *(f"{name}Role" for name in DEPLOYERS.values()),
@@ -737,7 +803,11 @@ class TestEvents:
         ("key", "woken"),
         [
             ("certificates/shop/current.json", {"StateChanged"}),
-            ("config/pipelines.yaml", {"StateChanged", "PipelinesPushed", "SelectionsPushed"}),
+            (
+                "config/pipelines.yaml",
+                {"StateChanged", "PipelinesPushed", "SelectionsPushed", "BroughtIn"},
+            ),
+            ("incoming/shop/privkey.pem", {"BroughtIn"}),
             ("config/reissue.json", {"PipelinesPushed"}),
             ("deployments/shop/acm/eu-central-1.json", {"StateChanged"}),
             ("certificates/shop/0a1b/privkey.pem", set()),
@@ -761,6 +831,21 @@ class TestEvents:
                 json.dumps(rule["EventPattern"]).replace('{"Ref": "Bucket"}', '"certrail"')
             ).matches_event(event)
         } == woken
+
+    @pytest.mark.parametrize(
+        ("action", "woken"),
+        [("ISSUANCE", True), ("RENEWAL", True), ("IMPORT", False), ("REIMPORT", False)],
+    )
+    def test_what_acm_issues_wakes_the_receiver_and_what_we_import_does_not(
+        self, action: str, woken: bool
+    ) -> None:
+        pattern = of_type("AWS::Events::Rule")["RenewedByAcm"]["EventPattern"]
+        event: Any = {
+            "source": "aws.acm",
+            "detail-type": "ACM Certificate Available",
+            "detail": {"Action": action, "CertificateType": "AMAZON_ISSUED", "Exported": True},
+        }
+        assert EventPattern.load(json.dumps(pattern)).matches_event(event) is woken
 
     def test_what_is_not_delivered_is_kept(self) -> None:
         for rule in of_type("AWS::Events::Rule").values():

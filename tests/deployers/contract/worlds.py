@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from certrail.target import Target
 from deployers.kinds.acm import Acm
 from deployers.kinds.apigateway import Apigateway
 from deployers.kinds.cloudfront import Cloudfront
+from deployers.kinds.fleet import Fleet
 from deployers.kinds.listener import Listener
+from deployers.kinds.parameterstore import Parameterstore
 from deployers.kinds.secretsmanager import Secretsmanager
+from fleet.document import document
 from sandbox import resources
 from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud
 
@@ -36,9 +40,20 @@ def cloudfront(cloud: Cloud) -> Target:
     return Cloudfront(distribution="E2QWRUHEXAMPLE")
 
 
+def fleet(cloud: Cloud) -> Target:
+    cloud.client("ssm").create_document(
+        Content=json.dumps(document()), Name="certrail-install", DocumentType="Command"
+    )
+    return Fleet(name="web", region=REGION, instances={"certrail": "web"}, secret="tls/shop/bundle")
+
+
 def listener(cloud: Cloud) -> Target:
     resources.listener(ALB, session=cloud.session, endpoint=cloud.endpoint)
     return Listener(listener=ALB, default=True)
+
+
+def parameterstore(cloud: Cloud) -> Target:
+    return Parameterstore(name="/tls/shop/bundle", region=REGION)
 
 
 def secretsmanager(cloud: Cloud) -> Target:
@@ -49,6 +64,8 @@ WORLDS: dict[str, Callable[[Cloud], Target]] = {
     "acm": acm,
     "apigateway": apigateway,
     "cloudfront": cloudfront,
+    "fleet": fleet,
     "listener": listener,
+    "parameterstore": parameterstore,
     "secretsmanager": secretsmanager,
 }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types_boto3_route53 import Route53Client
     from types_boto3_s3 import S3Client
     from types_boto3_secretsmanager import SecretsManagerClient
+    from types_boto3_ssm import SSMClient
 
 
 class Cloud:
@@ -88,6 +89,11 @@ class Cloud:
     @cached_property
     def secretsmanager(self) -> "SecretsManagerClient":
         client: SecretsManagerClient = self.client("secretsmanager")
+        return client
+
+    @cached_property
+    def ssm(self) -> "SSMClient":
+        client: SSMClient = self.client("ssm")
         return client
 
 

@@ -4,6 +4,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from sandbox import resources
 from sandbox.rules import acm as rules
@@ -23,6 +29,10 @@ def issued(authority: Authority) -> Issued:
 
 def imported(cloud: Cloud, issued: Issued) -> str:
     return cloud.acm.import_certificate(**issued.material)["CertificateArn"]
+
+
+def exportable(issued: Issued) -> str:
+    return resources.exportable_certificate(issued.certificate, issued.private_key, issued.chain)
 
 
 def detail(cloud: Cloud, arn: str) -> dict[str, object]:
@@ -290,6 +300,36 @@ class TestUse:
         cloud.acm.delete_certificate(CertificateArn=arn)
         with refused("ResourceNotFoundException"):
             cloud.acm.describe_certificate(CertificateArn=arn)
+
+
+class TestExport:
+    def test_what_acm_issued_to_be_exported(self, cloud: Cloud, issued: Issued) -> None:
+        arn = exportable(issued)
+        answer = cloud.acm.export_certificate(CertificateArn=arn, Passphrase=b"pass")
+        assert answer["Certificate"].encode() == issued.certificate
+        assert answer["CertificateChain"].encode() == issued.chain
+        key = load_pem_private_key(answer["PrivateKey"].encode(), b"pass")
+        form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        assert key.private_bytes(*form) == issued.private_key
+
+    def test_no_import(self, cloud: Cloud, issued: Issued) -> None:
+        arn = imported(cloud, issued)
+        with refused("ValidationException", "is not a private certificate"):
+            cloud.acm.export_certificate(CertificateArn=arn, Passphrase=b"pass")
+
+    @pytest.mark.parametrize("passphrase", [b"abc", b"pa$$", b"100%", b"#one", "ähem".encode()])
+    def test_no_passphrase_of_other_letters(
+        self, cloud: Cloud, issued: Issued, passphrase: bytes
+    ) -> None:
+        with refused("ValidationException"):
+            cloud.acm.export_certificate(CertificateArn=exportable(issued), Passphrase=passphrase)
+
+    def test_nothing_that_is_not_issued_yet(self, cloud: Cloud) -> None:
+        arn = cloud.acm.request_certificate(
+            DomainName=NAME, ValidationMethod="DNS", Options={"Export": "ENABLED"}
+        )["CertificateArn"]
+        with refused("RequestInProgressException"):
+            cloud.acm.export_certificate(CertificateArn=arn, Passphrase=b"pass")
 
 
 class TestRate:

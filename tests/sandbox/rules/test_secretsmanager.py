@@ -1,5 +1,6 @@
 """Secrets Manager refuses what AWS refuses; beside each refusal, the legal variant that passes."""
 
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -135,6 +136,102 @@ class TestStages:
                 SecretId=NAME, VersionStage="AWSCURRENT", MoveToVersionId=FIRST, **held
             )
         assert current(cloud) == ("two", SECOND)
+
+    def test_another_label_stays_when_current_moves(self, cloud: Cloud, secret: str) -> None:
+        put(cloud, "two", SECOND, VersionStages=["CANARY"])
+        assert stages(cloud) == {FIRST: ["AWSCURRENT"], SECOND: ["CANARY"]}
+        assert current(cloud) == ("one", FIRST)
+        assert current(cloud, VersionStage="CANARY") == ("two", SECOND)
+        cloud.secretsmanager.update_secret_version_stage(
+            SecretId=NAME,
+            VersionStage="AWSCURRENT",
+            MoveToVersionId=SECOND,
+            RemoveFromVersionId=FIRST,
+        )
+        assert stages(cloud) == {FIRST: ["AWSPREVIOUS"], SECOND: ["CANARY", "AWSCURRENT"]}
+        put(cloud, "three", THIRD)
+        assert stages(cloud) == {
+            FIRST: [],
+            SECOND: ["CANARY", "AWSPREVIOUS"],
+            THIRD: ["AWSCURRENT"],
+        }
+
+    def test_a_label_on_no_version_needs_no_other_one(self, cloud: Cloud, secret: str) -> None:
+        cloud.secretsmanager.update_secret_version_stage(
+            SecretId=NAME, VersionStage="CANARY", MoveToVersionId=FIRST
+        )
+        assert stages(cloud) == {FIRST: ["AWSCURRENT", "CANARY"]}
+
+    def test_the_first_version_is_current_whatever_its_label(self, cloud: Cloud) -> None:
+        cloud.secretsmanager.create_secret(Name=NAME)
+        put(cloud, "one", FIRST, VersionStages=["CANARY"])
+        assert sorted(stages(cloud)[FIRST]) == ["AWSCURRENT", "CANARY"]
+
+
+def policy(principal: Any, **more: Any) -> str:
+    statement = {
+        "Sid": "Read",
+        "Effect": "Allow",
+        "Principal": principal,
+        "Action": "secretsmanager:GetSecretValue",
+        "Resource": "*",
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [{**statement, **more}]})
+
+
+class TestPolicy:
+    def put(self, cloud: Cloud, text: str, *, block: bool = True) -> None:
+        cloud.secretsmanager.put_resource_policy(
+            SecretId=NAME, ResourcePolicy=text, BlockPublicPolicy=block
+        )
+
+    def shown(self, cloud: Cloud, region: str = "us-east-1") -> Any:
+        answer = cloud.within(region).secretsmanager.get_resource_policy(SecretId=NAME)
+        return json.loads(answer.get("ResourcePolicy", "null"))
+
+    @pytest.mark.parametrize(
+        "text", ["no", "[]", "{}", '{"Statement": []}', '{"Statement": [{"Effect": "Allow"}]}']
+    )
+    def test_malformed(self, cloud: Cloud, secret: str, text: str) -> None:
+        with refused("MalformedPolicyDocumentException", status=400):
+            self.put(cloud, text)
+
+    def test_a_role_that_is_not_there(self, cloud: Cloud, secret: str) -> None:
+        with refused("MalformedPolicyDocumentException", "principal"):
+            self.put(cloud, policy({"AWS": "arn:aws:iam::222222222222:role/nobody"}))
+
+    def test_too_long(self, cloud: Cloud, secret: str) -> None:
+        with refused("InvalidParameterException", "20480"):
+            self.put(cloud, policy({"AWS": "222222222222"}, Sid="x" * 20_480))
+
+    @pytest.mark.parametrize("principal", ["*", {"AWS": "*"}])
+    def test_broad_access_is_blocked_where_asked(
+        self, cloud: Cloud, secret: str, principal: Any
+    ) -> None:
+        with refused("PublicPolicyException", status=400):
+            self.put(cloud, policy(principal))
+        self.put(cloud, policy(principal), block=False)
+        self.put(cloud, policy(principal, Effect="Deny"))
+
+    def test_an_account_is_shown_as_its_root(self, cloud: Cloud, secret: str) -> None:
+        self.put(cloud, policy({"AWS": ["222222222222"]}))
+        (statement,) = self.shown(cloud)["Statement"]
+        assert statement["Principal"] == {"AWS": "arn:aws:iam::222222222222:root"}
+        cloud.secretsmanager.delete_resource_policy(SecretId=NAME)
+        assert self.shown(cloud) is None
+
+    def test_copies_have_it_and_take_none(self, cloud: Cloud, secret: str) -> None:
+        regions: Any = [{"Region": "eu-west-1"}]
+        cloud.secretsmanager.replicate_secret_to_regions(SecretId=NAME, AddReplicaRegions=regions)
+        self.put(cloud, policy({"AWS": "222222222222"}))
+        assert self.shown(cloud, "eu-west-1") == self.shown(cloud) is not None
+        with refused("InvalidParameterException"):
+            self.put(cloud.within("eu-west-1"), policy({"AWS": "222222222222"}))
+
+    def test_not_of_one_about_to_be_deleted(self, cloud: Cloud, secret: str) -> None:
+        cloud.secretsmanager.delete_secret(SecretId=NAME)
+        with refused("InvalidRequestException", "marked for deletion"):
+            self.put(cloud, policy({"AWS": "222222222222"}))
 
 
 class TestDeletion:
