@@ -29,8 +29,10 @@ from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
 from fleet.document import document
 from sandbox import resources
+from sandbox.rules.statemanager import state_manager
 from tests.certrail.bundles import NOW, make_bundle
 from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud
+from tests.fleet.instances import instance
 
 EDGE = "222222222222"
 ALB = (
@@ -145,6 +147,7 @@ class Elsewhere:
         self.client("ssm").create_document(
             Content=json.dumps(document()), Name="certrail-install", DocumentType="Command"
         )
+        state_manager(EDGE, REGION).launch(instance(1, online=False))
         ours = {"certrail:owner": HOME.owner, "certrail:pipeline": "old"}
         self.client("ssm").put_parameter(
             Name="/tls/a",
