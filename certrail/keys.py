@@ -12,6 +12,11 @@ class KeyType(StrEnum):
     RSA_3072 = "rsa-3072"
     RSA_4096 = "rsa-4096"
 
+    @property
+    def is_rsa(self) -> bool:
+        """Or ECDSA: what a client and a server agree on (RFC 8446, 4.2.3), whatever the size."""
+        return self.startswith("rsa-")
+
 
 # What a service serves of what ACM takes. Where AWS's pages contradict each other, or users report
 # a refusal, the smaller set.

@@ -127,7 +127,7 @@ def _notes(
     # What ACM lets go, and what it does not: docs/targets/acm.md.
     usages = {*new.key_usages, *new.extended_key_usages} - {"TLS_WEB_CLIENT_AUTHENTICATION"}
     lacking = usages - {*old.key_usages, *old.extended_key_usages}
-    if not new.key_type.startswith("rsa-"):
+    if not new.key_type.is_rsa:
         lacking.discard("KEY_ENCIPHERMENT")
     what = ""
     if old.key_type is not new.key_type:

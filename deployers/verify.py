@@ -74,7 +74,7 @@ class Wanted:
         if only:
             # In TLS 1.3 a key's type is no part of the cipher, and Python offers no other way.
             context.maximum_version = ssl.TLSVersion.TLSv1_2
-            kind = "aRSA" if self.key_type.startswith("rsa-") else "aECDSA"
+            kind = "aRSA" if self.key_type.is_rsa else "aECDSA"
             context.set_ciphers(f"ECDHE+{kind}")
         return context
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import combinations
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,7 +34,7 @@ from certrail.pipelines.source import Path, Source
 from certrail.pipelines.wording import listed, nearest
 from certrail.pipelines.zones import ZoneName
 from certrail.store import spell
-from certrail.target import Rotation, Target, Wrong, with_needs
+from certrail.target import Link, Rotation, Target, Wrong, with_needs
 
 T = TypeVar("T", Target, Selection)
 
@@ -62,6 +64,7 @@ def check(source: Source, data: Mapping[str, Any], target: TypeAdapter[Any]) -> 
     yield from _accounts(source, data, placed, selecting)
     yield from _waves(source, data, entries, [*placed, *selecting])
     yield from _claims(source, placed)
+    yield from _hidden(source, placed)
     yield from _repeated_selections(source, selecting)
     yield from _served_keys(source, [*placed, *selecting])
 
@@ -132,17 +135,22 @@ def _repeated_names(source: Source, entries: list[tuple[Path, dict[str, Any]]]) 
                 )
 
 
+def _names(entry: Mapping[str, Any]) -> dict[int, str]:
+    """Its domains that are names, as the certificate has them, by where they stand."""
+    listing = entry.get("domains")
+    names: dict[int, str] = {}
+    for index, text in enumerate(listing if isinstance(listing, list) else []):
+        with suppress(Wrong):
+            if isinstance(text, str):
+                names[index] = normalise(text)
+    return names
+
+
 def _domains(source: Source, path: Path, entry: dict[str, Any]) -> Iterator[Fault]:
     names: dict[str, Path] = {}
-    listing = entry.get("domains")
-    for index, text in enumerate(listing if isinstance(listing, list) else []):
+    for index, name in _names(entry).items():
         here = (*path, "domains", index)
-        try:
-            name = normalise(text) if isinstance(text, str) else None
-        except Wrong:
-            name = None
-        if name is None:
-            continue
+        text = entry["domains"][index]
         if (seen := names.setdefault(name, here)) != here:
             said = f"`{text}` is `{name}`, which" if text != name else f"`{name}`"
             yield source.fault(
@@ -511,6 +519,40 @@ def _claims(source: Source, placed: list[Placed[Target]]) -> Iterator[Fault]:
                 f"`{claim}` belongs to pipeline `{name}`, on line {line}",
                 "two certificates cannot be in the same place: choose one",
             )
+
+
+def _hidden(source: Source, placed: list[Placed[Target]]) -> Iterator[Fault]:
+    """Of two certificates with the same kind of key, a load balancer shows the clients of a common
+    name one, and the other is never seen served.
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/application/https-listener-certificates.html
+    """
+    beside: dict[tuple[str, bool], list[Placed[Target]]] = {}
+    for place in placed:
+        if isinstance(place.target, Link):
+            beside.setdefault((place.target.address, place.key_type.is_rsa), []).append(place)
+    for one, other in (pair for there in beside.values() for pair in combinations(there, 2)):
+        for hidden, shown in ((other, one), (one, other)):
+            if name := _hidden_name(hidden, shown):
+                yield source.fault(
+                    hidden.path,
+                    f"clients of `{name}` may be shown the certificate of the target on line "
+                    f"{source.lines[shown.path]} here, whose key is of the same kind",
+                    "take the name from one of the two pipelines, give one an RSA and the other "
+                    "an ECDSA key, or set `verify: false` here",
+                )
+                break
+
+
+def _hidden_name(hidden: Placed[Target], shown: Placed[Target]) -> str | None:
+    """A name for which `hidden` is looked at and `shown` may be what is seen, in a place that may
+    hold both."""
+    same = (hidden.pipeline, hidden.key_type) == (shown.pipeline, shown.key_type)
+    claimed = hidden.target.claim is not None and hidden.target.claim == shown.target.claim
+    if same or claimed or not (isinstance(hidden.target, Link) and hidden.target.verify):
+        return None
+    theirs = tuple(_names(shown.entry).values())
+    ours = _names(hidden.entry).values()
+    return next((name for name in ours if name in theirs or covered_by(name, theirs)), None)
 
 
 def _repeated_selections(source: Source, selecting: list[Placed[Selection]]) -> Iterator[Fault]:

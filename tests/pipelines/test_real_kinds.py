@@ -31,6 +31,11 @@ EDGE = "accounts: {edge: {role_arn: 'arn:aws:iam::222222222222:role/certrail'}}\
 SECOND = "  - name: other\n    domains: [other.example.com]\n"
 SERVED = "set this pipeline's `key_type` to one of `ecdsa-p256`, "
 TAKEN = "two certificates cannot be in the same place: choose one"
+SHOWN = (
+    "clients of `shop.example.com` may be shown the certificate of the target on line {} here, "
+    "whose key is of the same kind → take the name from one of the two pipelines, give one an RSA "
+    "and the other an ECDSA key, or set `verify: false` here"
+)
 LISTENER = "listener/{}/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
 
 
@@ -141,6 +146,31 @@ WRONG_FILES = {
             f"{TAKEN}",
             f"16: `{LISTENER.format('app')}/default` belongs to pipeline `shop`, on line 9 → "
             f"{TAKEN}",
+        ],
+    ),
+    "certificates for the same name, of which clients are shown one": (
+        FIRST
+        + targets(
+            f"{{type: listener, listener: '{ALB}', default: true}}",
+            f"{{type: listener, listener: '{NLB}', verify: false}}",
+        )
+        + "  - name: all\n    domains: ['*.example.com']\n"
+        + targets(
+            f"{{type: listener, listener: '{ALB}'}}",
+            f"{{type: listener, listener: '{NLB}'}}",
+        )
+        + "  - name: large\n    domains: [SHOP.example.com]\n"
+        "    key_type: [rsa-2048, rsa-4096, ecdsa-p384]\n"
+        + targets(
+            f"{{type: listener, listener: '{ALB}'}}",
+            f"{{type: listener, listener: '{ALB}', key_type: rsa-4096}}",
+            f"{{type: listener, listener: '{ALB}', key_type: ecdsa-p384}}",
+        ),
+        [
+            f"7: {SHOWN.format(12)}",
+            f"19: {SHOWN.format(18)}",
+            f"20: {SHOWN.format(7)}",
+            f"20: {SHOWN.format(12)}",
         ],
     ),
     "labels of one secret, that two pipelines want": (
