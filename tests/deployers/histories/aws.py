@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from typing import Any, TypeVar
@@ -56,7 +56,8 @@ class Clock:
         self.now += time
 
 
-# What can happen to a run, at one of its calls (`at`: the first is 1).
+# What can happen to a run, at one of its calls (`at`: the first is 1), or, where it makes fewer, to
+# one of those after it.
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class LocalAws:
     """As a context manager, the AWS of every boto3 client made inside.
 
     meanwhile: does what a `Meanwhile` names. after_write: is told of each write that had an effect.
-    sqs: answers the calls to queues.
+    sqs: answers the calls to queues. to_come: what no run has met yet.
     """
 
     clock: Clock
@@ -140,6 +141,7 @@ class LocalAws:
     after_write: Callable[[str, str, AWSPreparedRequest, bool], None] = lambda *_: None
     sqs: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda operation, request: {}
     happened: Counter[str] = field(default_factory=Counter)
+    to_come: Mishap | None = None
     _runs: list[Run] = field(default_factory=list)
 
     @contextmanager
@@ -168,12 +170,18 @@ class LocalAws:
 
     def run(self, act: Callable[[], T], mishap: Mishap | None = None, *, ours: bool = True) -> T:
         """Let a process do something. Raises Died, Stopped where that happened to it."""
-        self._runs.append(Run(ours, mishap))
+        if ours:
+            mishap, self.to_come = self.to_come or mishap, None
+        run = Run(ours, mishap)
+        self._runs.append(run)
         try:
             # Nothing of another process is known in it.
             return Context().run(act)
         finally:
             self._runs.pop()
+            # Only of `certrail apply` somebody waits for the end.
+            if mishap and mishap.at > run.calls and not isinstance(mishap, Interrupted):
+                self.to_come = replace(mishap, at=mishap.at - run.calls)
 
     def _between_calls(self, **_: Any) -> None:
         run = self._runs[-1]

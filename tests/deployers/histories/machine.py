@@ -77,7 +77,8 @@ BESIDE = (
     "the alarm rings",
 )
 
-at = st.integers(1, 20)
+# More than the longest runs make, so that all calls have their turn.
+at = st.integers(1, 40)
 pipelines = st.sampled_from(sorted(DOMAINS))
 mishaps: st.SearchStrategy[Mishap | None] = st.one_of(
     st.none(),
@@ -225,6 +226,7 @@ class Histories(RuleBasedStateMachine):
         """However it went, in the end it is as it should be, and then nothing is written."""
         if self.promises.broken:
             return
+        self.world.aws.to_come = None
         self._alarm(False)
         days = next((day for day in range(1, DAYS + 1) if not self._a_day_changes_something()), 0)
         assert days, f"something still changes on day {DAYS}"
@@ -387,8 +389,8 @@ class Histories(RuleBasedStateMachine):
             except CertrailError as error:
                 self.happened[f"ended in {type(error).__name__}"] += 1
                 log.write(str(error))
-            except (Died, Stopped):
-                pass
+            except (Died, Stopped) as end:
+                self.happened[f"{what} that {type(end).__name__.lower()}"] += 1
         self.promises.no_private_key(log.getvalue(), "the log")
         self._promises_hold()
 

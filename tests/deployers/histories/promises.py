@@ -38,6 +38,8 @@ from tests.deployers.histories.world import (
     World,
 )
 
+# The kinds that clients connect to.
+SEEN = {"apigateway", "cloudfront", "listener"}
 CURRENT, RECORD, ROLLOUT = TypeAdapter(Current), TypeAdapter(Record), TypeAdapter(Rollout)
 
 
@@ -112,6 +114,7 @@ class Promises:
         self.generations[current.pipeline][current.fingerprint].append(current.generation)
         if current.rollback:
             self.rollbacks.add((current.pipeline, current.generation))
+            self.world.aws.happened[f"rolled back by {current.rollback.by}"] += 1
 
     def _is_a_record(self, key: str, record: Record, headers: Mapping[str, Any]) -> None:
         if not ("If-Match" in headers or "If-None-Match" in headers):
@@ -234,7 +237,7 @@ class Promises:
             number = self.newest(pipeline)
             for target in self.world.targets(pipeline) if number else ():
                 record = self._record(pipeline, target)
-                wanted = State.SERVED if record and record.check else State.DEPLOYED
+                wanted = State.SERVED if target.type in SEEN else State.DEPLOYED
                 if record is None or (record.state, record.generation) != (wanted, number):
                     yield f"{pipeline}: {target.address} is not at {number}: {record}"
 

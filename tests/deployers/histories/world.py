@@ -52,7 +52,8 @@ ALARM = "errors"
 LATE = Delay(timedelta(seconds=20), timedelta(seconds=20))
 SERVICES: tuple[Service, ...] = ("apigateway", "cloudfront", "elbv2")
 # The ALB serves both pipelines, one of them by default; the NLB's default is a stranger's. One
-# pipeline rotates in place and in waves, the other one by replacement.
+# pipeline rotates in place, the other one by replacement, which lets a wave leave an import that
+# the next one still uses.
 PIPELINES = """\
 issuers:
   ca:
@@ -75,8 +76,11 @@ pipelines:
   - name: mail
     domains: [mail.example.com]
     rotation: replace
+    waves:
+      - {{name: first}}
+      - {{name: rest, alarms: [{alarm}]}}
     targets:
-      - {{type: listener, listener: "{nlb}"}}
+      - {{type: listener, listener: "{nlb}", wave: first}}
       - {{type: listener, listener: "{alb}"}}
       - {{type: secretsmanager, name: tls/mail/bundle}}
 """
@@ -264,6 +268,7 @@ class World:
     def reset(self) -> None:
         """Everything as it was when it was built, and a pipelines file just pushed."""
         self.clock.now = NOW
+        self.aws.to_come = None
         self.events.waiting.clear()
         self.queues.waiting.clear()
         self.queues.sent.clear()
