@@ -37,17 +37,9 @@ from certrail.target import Target, with_needs
 from deployers.alarms import read as read_alarms
 from deployers.deploy import nodes_of
 from deployers.job import role_of
-from deployers.judge import (
-    Alarm,
-    WayBack,
-    asked,
-    came_before_rollouts,
-    is_due,
-    judged,
-    looked,
-    not_asked,
-)
+from deployers.judge import Alarm, WayBack, came_before_rollouts, judged
 from deployers.kinds.all import AnyTarget
+from deployers.looks import asked, is_due, looked, not_asked
 from deployers.rollback import automatic, longest_propagation, roll_back
 from deployers.telling import Telling
 from deployers.verify import Network, Wanted, look

@@ -14,22 +14,8 @@ from certrail.records import Check, Record, Rollout, State
 from certrail.store import Current, Rollback
 from certrail.target import Deployed, Endpoint, Node
 from certrail.waves import ONE_WAVE, Wave
-from deployers.judge import (
-    AGAIN,
-    GRACE,
-    HOUR,
-    LADDER,
-    SOON,
-    Alarm,
-    Judgement,
-    WayBack,
-    asked,
-    attention,
-    is_due,
-    judged,
-    looked,
-    not_asked,
-)
+from deployers.judge import SOON, Alarm, Judgement, WayBack, attention, judged
+from deployers.looks import AGAIN, GRACE, HOUR, LADDER, asked, is_due, looked, not_asked
 from deployers.rollout import gates
 from deployers.seen import Seen, Verdict
 from tests.certrail.bundles import NOW

@@ -25,8 +25,9 @@ from certrail.store import CONFIG_KEY, Current, Rollback, current_key, record_ke
 from deployers import watcher
 from deployers.deploy import deploy_target
 from deployers.job import role_of
-from deployers.judge import AGAIN, attention
+from deployers.judge import attention
 from deployers.kinds.all import AnyTarget
+from deployers.looks import AGAIN
 from deployers.rollout import plan
 from deployers.verify import Network
 from deployers.view import READERS, View, look_at
