@@ -102,6 +102,7 @@ class Rollout:
     None before. waits_for: why that one has not begun. served_at: when it was served, and its bake
     began. next: when to look again; None where there is nothing to wait for. done_at: when the last
     wave had passed. failed: why it goes no further, until what made it fail is no more.
+    proven: fingerprint of the last bundle before this generation with which all waves passed.
     """
 
     pipeline: str
@@ -115,6 +116,7 @@ class Rollout:
     next: datetime | None = None
     done_at: datetime | None = None
     failed: str | None = None
+    proven: str | None = None
 
 
 @dataclass(frozen=True)

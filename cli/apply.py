@@ -219,7 +219,8 @@ class _Run:
             address = step.target.address
             if step.ready or address in self.outcomes:
                 continue
-            closed = view.gates.closed_to(address) and not view.gates.stopped
+            record = view.records.get(address)
+            closed = view.gates.closed_to(address, record) and not view.gates.stopped
             error = None if closed else Busy(step.reason, where=address)
             note = step.reason if closed else ""
             outcome = Outcome(self._pipeline.name, address, "waiting", None, error, note)

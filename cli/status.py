@@ -17,7 +17,7 @@ from certrail.waves import ONE_WAVE, Wave
 from cli.workspace import Workspace
 from deployers.judge import is_done
 from deployers.kinds.all import AnyTarget
-from deployers.rollout import Step, holds
+from deployers.rollout import Step, at_once, holds
 from deployers.rollout import plan as steps
 from deployers.view import READERS, View, look_at
 from issuer import lease, reissue
@@ -288,7 +288,7 @@ def _selection_statuses(pipeline: Pipeline[AnyTarget], view: View) -> Sequence[S
 
 def _waves(view: View, rollout: Rollout | None, waves: Sequence[Wave]) -> Iterator[WaveStatus]:
     current = view.current
-    if waves == ONE_WAVE or current is None or current.rollback:
+    if waves == ONE_WAVE or current is None or at_once(current, rollout):
         return
     for number, wave in enumerate(waves):
         members = [address for address, its in view.gates.waves.items() if its == number]

@@ -21,6 +21,7 @@ from certrail.records import Record, Rollout, State
 from certrail.store import Current
 from certrail.waves import ONE_WAVE, Wave
 from deployers.looks import HOUR, watched
+from deployers.rollout import at_once, proven
 
 # What a queue can hold back a message for (API_SendMessage, DelaySeconds).
 SOON = timedelta(minutes=15)
@@ -40,19 +41,26 @@ class Alarm:
 
 @dataclass(frozen=True)
 class WayBack:
-    """to: the bundle before, None where there is no way back to it. why_not: the reason."""
+    """to: an earlier bundle, None where there is no way back to it. why_not: the reason."""
 
     to: Current | None
     why_not: str = ""
 
 
 @dataclass(frozen=True)
+class GoBack:
+    """to: the bundle that is to be current again. why: a sentence for people."""
+
+    to: Current
+    why: str
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """rollout: as it is to be written. back: why the bundle before is to be current again, None
-    where it is not."""
+    """rollout: as it is to be written. back: what is to be done instead, None where it goes on."""
 
     rollout: Rollout
-    back: str | None = None
+    back: GoBack | None = None
 
 
 def judged(
@@ -62,23 +70,28 @@ def judged(
     numbers: Mapping[str, int],
     records: Mapping[str, Record],
     alarms: Mapping[str, Alarm],
-    way_back: Callable[[], WayBack],
+    way_back: Callable[[str], WayBack],
     now: datetime,
 ) -> Judgement:
     """How far the current generation has come.
 
     numbers: the wave of every target and of what it needs, by address. records: by address. alarms:
-    those that the waves from this one on name, read after `now`. way_back: asked only where
-    something fails. A rollout that is newer than `current` is left to who sees that.
+    those that the waves from this one on name, read after `now`. way_back: to a bundle of this
+    fingerprint; asked only where something fails. A rollout that is newer than `current` is left to
+    who sees that.
     """
-    if current.rollback:
-        # Everywhere at once: `deployers.rollout.gates`.
+    if at_once(current, rollout):
         waves, numbers = ONE_WAVE, dict.fromkeys(numbers, 0)
     if rollout is None and came_before_rollouts(current, numbers, records):
         waves = ()
     if rollout is None or rollout.generation < current.generation:
         rollout = Rollout(
-            current.pipeline, current.generation, current.fingerprint, at=now, began_at=None
+            current.pipeline,
+            current.generation,
+            current.fingerprint,
+            at=now,
+            began_at=None,
+            proven=proven(current, rollout),
         )
     if rollout.generation > current.generation:
         return Judgement(rollout)
@@ -152,7 +165,7 @@ def _failed(
     current: Current,
     members: Iterable[Record | None],
     ringing: Sequence[Alarm],
-    way_back: Callable[[], WayBack],
+    way_back: Callable[[str], WayBack],
     now: datetime,
 ) -> Judgement | None:
     """None where nothing has failed over this generation.
@@ -183,13 +196,20 @@ def _failed(
             return None
         why_not = "where nobody could look, nothing is known against the certificate"
         return Judgement(_stopped(rollout, wave, f"{reason}. Not rolled back: {why_not}", now))
-    back = way_back()
-    if back.to is None:
-        why_not = back.why_not
-    elif began or any(_had(each, back.to.fingerprint) for each in refused + seen):
-        return Judgement(rollout, back=reason)
-    else:
-        why_not = f"{short(back.to.fingerprint)}, the one before, was not served there either"
+    obstacles = []
+    for fingerprint in dict.fromkeys((current.previous, rollout.proven)):
+        if fingerprint is None:
+            continue
+        back = way_back(fingerprint)
+        # Of an alarm nobody knows which target it is about.
+        quiet = fingerprint == rollout.proven or any(each.before == fingerprint for each in mine)
+        if back.to is None:
+            obstacles.append(back.why_not)
+        elif (began and quiet) or any(_had(each, fingerprint) for each in refused + seen):
+            return Judgement(rollout, GoBack(back.to, reason))
+        else:
+            obstacles.append(f"{short(fingerprint)} was not served there either")
+    why_not = "; ".join(dict.fromkeys(obstacles)) or "it is the pipeline's first certificate"
     return Judgement(_stopped(rollout, wave, f"{reason}. Not rolled back: {why_not}", now))
 
 
@@ -260,7 +280,7 @@ def attention(
     ]
     if rollout.done_at is None:
         nowhere = WayBack(None)
-        then = judged(rollout, current, waves, numbers, records, {}, lambda: nowhere, now).rollout
+        then = judged(rollout, current, waves, numbers, records, {}, lambda _: nowhere, now).rollout
         if (then.failed is None) != (rollout.failed is None):
             return now
         # Then only an alarm or the time can be what it waits for.

@@ -30,13 +30,15 @@ def longest_propagation(targets: Iterable[Target]) -> timedelta:
     return max(times, default=timedelta(0))
 
 
-def automatic(store: Store, current: Current, propagation: timedelta, now: datetime) -> WayBack:
-    """The way back to the bundle before, for who has nobody to ask. Reads no private key."""
+def automatic(
+    store: Store, current: Current, fingerprint: str, propagation: timedelta, now: datetime
+) -> WayBack:
+    """The way back to an earlier bundle, for who has nobody to ask. Reads no private key."""
     if current.rollback:
         again = f"`certrail issue {current.pipeline}` makes another certificate"
         return WayBack(None, f"generation {current.generation} is itself a rollback; {again}")
     try:
-        before = _kept(store, current.pipeline, _before(current), now)
+        before = _kept(store, current.pipeline, fingerprint, now)
     except CannotRollBack as error:
         return WayBack(None, error.what)
     ends = before.facts.not_after
@@ -58,12 +60,6 @@ def find(
     pipeline = current.pipeline
     to = _kept(store, pipeline, _fingerprint(store, current, wanted), now)
     return RollbackPreview(to, tuple(_notes(store, current, to, propagation, now)))
-
-
-def _before(current: Current) -> str:
-    if current.previous is None:
-        raise CannotRollBack("it is the pipeline's first certificate", where=current.pipeline)
-    return current.previous
 
 
 def _kept(store: Store, pipeline: str, fingerprint: str, now: datetime) -> Current:
@@ -97,7 +93,9 @@ def _kept(store: Store, pipeline: str, fingerprint: str, now: datetime) -> Curre
 def _fingerprint(store: Store, current: Current, wanted: str | None) -> str:
     pipeline = current.pipeline
     if wanted is None:
-        return _before(current)
+        if current.previous is None:
+            raise CannotRollBack("it is the pipeline's first certificate", where=pipeline)
+        return current.previous
     there = [each for each in store.fingerprints(pipeline) if each.startswith(wanted.lower())]
     if len(there) != 1:
         raise CannotRollBack(
@@ -144,8 +142,8 @@ def _notes(
 def roll_back(
     store: Store, after: Versioned[Current], to: Current, reason: str, by: str, now: datetime
 ) -> Current:
-    """Make the earlier bundle the current one, everywhere at once. Raises Superseded where somebody
-    published meanwhile."""
+    """Make the earlier bundle the current one. Raises Superseded where somebody published
+    meanwhile."""
     current = after.value
     why = Rollback(current.fingerprint, current.generation, reason, by, now)
     return store.roll_back(to, why, after=after, now=now)

@@ -61,7 +61,8 @@ class Gates:
 
     waves: number of each target's wave, by address. names: of the waves. passed: how many have
     passed. begun: whether the one after them has; waits_for: why not, where that is known.
-    stopped: why no further target gets it, None while it goes on.
+    stopped: why no further target gets it, None while it goes on. back: where the current bundle is
+    one that was gone back to.
     """
 
     waves: Mapping[str, int] = field(default_factory=dict)
@@ -70,9 +71,12 @@ class Gates:
     begun: bool = True
     waits_for: str | None = None
     stopped: str | None = None
+    back: Current | None = None
 
-    def closed_to(self, address: str) -> str | None:
-        """Why this one has to wait, None where it may go."""
+    def closed_to(self, address: str, record: Record | None) -> str | None:
+        """Why this one has to wait, None where it may go. record: its own."""
+        if self.back and record and _goes_back(self.back, record):
+            return None
         wave = self.waves.get(address, len(self.names) - 1)
         if self.stopped:
             return f"stopped: {self.stopped}"
@@ -93,14 +97,16 @@ def gates(
     current: Current | None,
     rollout: Rollout | None,
 ) -> Gates:
-    """rollout: how far it has come; one that is about another generation says nothing. A rollback
-    goes everywhere at once."""
+    """rollout: how far it has come; one that is about another generation says little."""
     numbers, names = wave_numbers(targets, waves), [wave.name for wave in waves]
-    if current is not None and current.rollback:
-        return Gates(numbers, names, len(names))
-    if current is None or rollout is None or rollout.generation != current.generation:
-        # Whether alarms ring is no part of the state: a rollout's document says that they do not.
+    if current is None:
         return Gates(numbers, names, begun=not waves[0].alarms)
+    if at_once(current, rollout):
+        return Gates(numbers, names, len(names))
+    back = current if current.rollback else None
+    if rollout is None or rollout.generation != current.generation:
+        # Whether alarms ring is no part of the state: a rollout's document says that they do not.
+        return Gates(numbers, names, begun=not waves[0].alarms, back=back)
     return Gates(
         numbers,
         names,
@@ -108,7 +114,28 @@ def gates(
         rollout.began_at is not None,
         rollout.waits_for,
         rollout.failed,
+        back,
     )
+
+
+def at_once(current: Current, rollout: Rollout | None) -> bool:
+    """Whether no wave waits for another one: on the way back to a bundle that had passed them all.
+    Another one goes back at once to where it was left, and takes its waves to where it never was.
+    """
+    return current.rollback is not None and current.fingerprint == proven(current, rollout)
+
+
+def proven(current: Current, rollout: Rollout | None) -> str | None:
+    """Fingerprint of the last bundle before the current generation with which all waves passed."""
+    if rollout is None or rollout.generation >= current.generation or rollout.done_at is None:
+        return rollout.proven if rollout else None
+    return rollout.fingerprint
+
+
+def _goes_back(current: Current, record: Record) -> bool:
+    """Whether a target was given what is gone back from, or still holds what is gone back to."""
+    left = current.rollback is not None and record.generation == current.rollback.generation
+    return left or (record.held is not None and record.held.fingerprint == current.fingerprint)
 
 
 def plan(
@@ -197,7 +224,7 @@ def _step(
             f"it has generation {record.generation}, and nothing older replaces it",
         )
     has_it = record is not None and record.generation == current.generation
-    if not has_it and (closed := gates.closed_to(target.address)):
+    if not has_it and (closed := gates.closed_to(target.address, record)):
         return Step(target, Action.WAIT, closed)
     if waiting := waits_for(target, current, records):
         return Step(target, Action.WAIT, waiting)

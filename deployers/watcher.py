@@ -37,10 +37,11 @@ from certrail.target import Target, with_needs
 from deployers.alarms import read as read_alarms
 from deployers.deploy import nodes_of
 from deployers.job import role_of
-from deployers.judge import Alarm, WayBack, came_before_rollouts, judged
+from deployers.judge import Alarm, GoBack, WayBack, came_before_rollouts, judged
 from deployers.kinds.all import AnyTarget
 from deployers.looks import asked, is_due, looked, not_asked
 from deployers.rollback import automatic, longest_propagation, roll_back
+from deployers.rollout import at_once
 from deployers.telling import Telling
 from deployers.verify import Network, Wanted, look
 from deployers.view import READERS, View, look_at
@@ -233,9 +234,9 @@ class Watcher:
         there = self.store.read(key, Rollout)
         before = there.value if there else None
 
-        def way_back() -> WayBack:
+        def way_back(fingerprint: str) -> WayBack:
             propagation = longest_propagation(view.targets)
-            return automatic(self.store, current, propagation, self.now())
+            return automatic(self.store, current, fingerprint, propagation, self.now())
 
         judgement = judged(
             before,
@@ -272,26 +273,23 @@ class Watcher:
         passed = 0
         if rollout and rollout.generation == current.generation:
             passed = len(pipeline.waves) if rollout.done_at else rollout.passed
-        if current.rollback:
+        if at_once(current, rollout):
             return {}
         names = [name for wave in pipeline.waves[passed:] for name in wave.alarms]
         return read_alarms(names, accounts, self.aws)
 
-    def _go_back(self, current: Current, reason: str) -> None:
+    def _go_back(self, current: Current, back: GoBack) -> None:
         after = self.store.read(current_key(current.pipeline), Current)
-        if after is None or after.value != current or current.previous is None:
-            return
-        to = self.store.published_as(current.pipeline, current.previous)
-        if to is None:
+        if after is None or after.value != current:
             return
         about = {"pipeline": current.pipeline, "fingerprint": current.fingerprint}
         try:
-            roll_back(self.store, after, to, reason, self.by, self.now())
+            roll_back(self.store, after, back.to, back.why, self.by, self.now())
         except Superseded as error:
             # Another run was quicker, or a new certificate was published.
             logger.info("%s", error, extra=about)
         else:
-            logger.error("rolled back: %s", reason, extra=about)
+            logger.error("rolled back: %s", back.why, extra=about)
 
     def _tell(
         self,
@@ -307,7 +305,7 @@ class Watcher:
         if after.failed and (new or before is None or not before.failed):
             self.tells.rollout_failed(after)
         passed = 0 if new or before is None else before.passed
-        for wave in pipeline.waves[passed : after.passed] if not current.rollback else ():
+        for wave in pipeline.waves[passed : after.passed] if not at_once(current, after) else ():
             if after.done_at is None and wave.name:
                 self.tells.wave_passed(after, wave.name)
         if after.done_at and (new or before is None or not before.done_at):

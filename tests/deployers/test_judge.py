@@ -283,7 +283,7 @@ def judge(
         {address: min(number, len(waves) - 1) for address, number in NUMBERS.items()},
         {each.address: each for each in records},
         alarms or {},
-        lambda: way_back,
+        lambda _: way_back,
         now,
     )
 
@@ -321,7 +321,7 @@ def test_a_wave_begins_only_while_its_alarms_are_quiet() -> None:
     assert waits.began_at is None
     assert waits.waits_for
     assert "the alarm errors rings since" in waits.waits_for
-    closed = gates((wave, REST), [], CURRENT, waits).closed_to("listener/a")
+    closed = gates((wave, REST), [], CURRENT, waits).closed_to("listener/a", None)
     assert closed is not None
     later = NOW + HOUR
     quiet = {"errors": Alarm("errors")}
@@ -337,14 +337,22 @@ def test_the_first_wave_with_alarms_is_closed_until_somebody_looked_at_them() ->
 
 RINGS = {"errors": Alarm("errors", NOW + MINUTE)}
 ALARMED = (replace(CANARY, alarms=("errors",)), REST)
-BEGUN = Rollout("shop", 2, CURRENT.fingerprint, NOW, began_at=NOW)
+BEGUN = Rollout("shop", 2, CURRENT.fingerprint, NOW, began_at=NOW, proven=BEFORE.fingerprint)
 
 
-@pytest.mark.parametrize("target", [old("listener/a"), record("listener/a"), served("listener/a")])
+@pytest.mark.parametrize(
+    "target",
+    [
+        old("listener/a"),
+        record("listener/a", before=BEFORE.fingerprint),
+        replace(served("listener/a"), before=BEFORE.fingerprint),
+    ],
+)
 def test_an_alarm_that_begins_to_ring_rolls_back(target: Record) -> None:
     judgement = judge(BEGUN, target, waves=ALARMED, alarms=RINGS, way_back=WayBack(BEFORE))
     assert judgement.back
-    assert "the alarm errors rings since" in judgement.back
+    assert judgement.back.to == BEFORE
+    assert "the alarm errors rings since" in judgement.back.why
 
 
 def test_during_the_bake_alarms_are_looked_at_every_few_minutes() -> None:
@@ -431,14 +439,62 @@ def test_after_the_last_wave_a_failure_is_told_and_nothing_more() -> None:
     assert judge(done, failed(good=GOOD_BEFORE), way_back=WayBack(BEFORE)) == Judgement(done)
 
 
-def test_a_rollback_goes_everywhere_at_once_and_is_not_rolled_back() -> None:
-    why = Rollback(of=f"{2:064x}", generation=2, reason="no", by="me", at=NOW)
-    back = replace(current_of(3), rollback=why)
-    assert gates((CANARY, REST), [], back, None).closed_to("listener/b") is None
-    begun = judge(None, *map(old, NUMBERS), current=back, waves=ALARMED, alarms=RINGS)
-    assert (begun.back, begun.rollout.failed) == (None, None)
-    both = [replace(served(address, 3), good=None) for address in NUMBERS]
-    assert judge(begun.rollout, *both, current=back, waves=ALARMED).rollout.done_at == NOW
+WHY = Rollback(of=f"{2:064x}", generation=2, reason="no", by="me", at=NOW)
+# Generation 3 has the bundle of the first one.
+BACK = replace(current_of(3), facts=BEFORE.facts, rollback=WHY)
+
+
+def test_what_all_waves_had_passed_with_goes_back_everywhere_at_once() -> None:
+    for proves in (BEGUN, Rollout("shop", 1, BEFORE.fingerprint, NOW, NOW, done_at=NOW)):
+        assert gates((CANARY, REST), [], BACK, proves).closed_to("listener/b", None) is None
+        begun = judge(proves, *map(old, NUMBERS), current=BACK, waves=ALARMED, alarms=RINGS)
+        assert (begun.back, begun.rollout.failed) == (None, None)
+        both = [replace(served(address, 3), fingerprint=f"{1:064x}") for address in NUMBERS]
+        assert judge(begun.rollout, *both, current=BACK, waves=ALARMED).rollout.done_at == NOW
+
+
+def test_what_was_never_everywhere_goes_back_to_where_it_was_left() -> None:
+    """Generation 1 had just begun when 2 was published: the last wave still has what was before."""
+    begun = replace(BEGUN, proven=f"{9:064x}")
+    closed = gates((CANARY, REST), [], BACK, begun).closed_to
+    assert closed("listener/a", record("listener/a")) is None
+    assert closed("listener/a", old("listener/a")) is None
+    before = served("listener/b", 1)
+    before = replace(before, generation=0, held=Deployed(f"{9:064x}", "arn"))
+    assert closed("listener/b", before) == "waiting for wave `canary`"
+    waits = judge(begun, old("listener/a"), before, current=BACK, waves=ALARMED, alarms=RINGS)
+    assert waits.rollout.waits_for
+
+
+def test_a_rollback_is_not_rolled_back() -> None:
+    bad = failed(generation=3, good=GOOD_BEFORE)
+    nowhere = WayBack(None, "generation 3 is itself a rollback")
+    begun = replace(BEGUN, generation=3, proven=f"{9:064x}")
+    stops = judge(begun, bad, current=BACK, way_back=nowhere)
+    assert stops.back is None
+    assert stops.rollout.failed
+    assert stops.rollout.failed.endswith("Not rolled back: generation 3 is itself a rollback")
+
+
+def test_where_the_bundle_before_was_never_well_the_last_proven_one_is_gone_back_to() -> None:
+    asked: list[str] = []
+
+    def way_back(fingerprint: str) -> WayBack:
+        asked.append(fingerprint)
+        return WayBack(BEFORE if fingerprint == BEFORE.fingerprint else current_of(5))
+
+    hasty = replace(CURRENT, previous=f"{5:064x}")
+    seen_bad: list[tuple[Record, Mapping[str, Alarm]]] = [
+        (failed(good=GOOD_BEFORE), {}),
+        (replace(served("listener/a"), before=GOOD_BEFORE), RINGS),
+    ]
+    for target, alarms in seen_bad:
+        judgement = judged(
+            BEGUN, hasty, ALARMED, NUMBERS, {"listener/a": target}, alarms, way_back, NOW
+        )
+        assert judgement.back
+        assert judgement.back.to == BEFORE
+    assert asked == [f"{5:064x}", BEFORE.fingerprint] * 2
 
 
 def test_a_newer_rollout_is_left_to_who_sees_its_certificate() -> None:
@@ -620,7 +676,14 @@ def test_after_an_hour_every_laggard_is_named_and_few_do_not_condemn(
     assert all(after.check.nodes[each.id] != "serves it" for each in late)
     back = WayBack(BEFORE)
     judgement = judged(
-        None, CURRENT, ONE_WAVE, {after.address: 0}, {after.address: after}, {}, lambda: back, UNTIL
+        None,
+        CURRENT,
+        ONE_WAVE,
+        {after.address: 0},
+        {after.address: after},
+        {},
+        lambda _: back,
+        UNTIL,
     )
     assert (judgement.back is not None) == (len(late) > tolerated)
 
@@ -666,7 +729,7 @@ def test_a_few_that_fail_hold_up_no_wave() -> None:
     waves = (Wave("first"), Wave("rest"))
     numbers = {"fleet/a": 0, "listener/b": 1}
     judgement = judged(
-        None, CURRENT, waves, numbers, {"fleet/a": after}, {}, lambda: WayBack(BEFORE), UNTIL
+        None, CURRENT, waves, numbers, {"fleet/a": after}, {}, lambda _: WayBack(BEFORE), UNTIL
     )
     assert judgement.back is None
     assert judgement.rollout.passed == 1

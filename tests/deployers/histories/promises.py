@@ -53,7 +53,9 @@ class Promises:
         self.changes = 0
         # The generations that a bundle has been, by pipeline and fingerprint.
         self.generations: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        self.rollbacks: set[tuple[str, int]] = set()
+        self.rollbacks: dict[tuple[str, int], Current] = {}
+        # The bundles with which all waves have passed, by pipeline.
+        self.passed: dict[str, set[str]] = defaultdict(set)
         self.bundles: dict[str, Bundle] = {}
         # What every client of a place has been given, at least.
         self._reached: dict[Place, int] = {}
@@ -113,7 +115,7 @@ class Promises:
             self._break(f"generation {current.generation} of {current.pipeline} after {before}")
         self.generations[current.pipeline][current.fingerprint].append(current.generation)
         if current.rollback:
-            self.rollbacks.add((current.pipeline, current.generation))
+            self.rollbacks[current.pipeline, current.generation] = current
             self.world.aws.happened[f"rolled back by {current.rollback.by}"] += 1
 
     def _is_a_record(self, key: str, record: Record, headers: Mapping[str, Any]) -> None:
@@ -127,7 +129,7 @@ class Promises:
         if record.generation not in self.generations[record.pipeline].get(record.fingerprint, []):
             self._break(f"{key}: {record.fingerprint} was never generation {record.generation}")
         if before is None or before.generation < record.generation:
-            self._is_its_turn(record)
+            self._is_its_turn(record, before)
         if (record.state is State.DEPLOYING) != (record.until is not None):
             self._break(f"{key} is {record.state} until {record.until}")
         # A new attempt keeps what the one before failed over.
@@ -138,13 +140,19 @@ class Promises:
         self.changes += before is None or replace(before, check=None) != replace(record, check=None)
         self._recorded[key] = record
 
-    def _is_its_turn(self, record: Record) -> None:
-        """No target gets a generation before the waves before its own have passed. A rollback goes
-        everywhere at once."""
+    def _is_its_turn(self, record: Record, before: Record | None) -> None:
+        """No target gets a generation before the waves before its own have passed; but a rollback
+        comes at once to who was given what is left, and to who still has what is gone back to."""
+        current = self.rollbacks.get((record.pipeline, record.generation))
+        if current and current.rollback:
+            held = before.held.fingerprint if before and before.held else ""
+            left = before is not None and before.generation == current.rollback.generation
+            if left or current.fingerprint in {held, *self.passed[record.pipeline]}:
+                return
         wave = self.world.wave(record.pipeline, record.address)
         rollout = self._rollouts.get(record.pipeline)
         passed = rollout.passed if rollout and rollout.generation == record.generation else 0
-        if wave > passed and (record.pipeline, record.generation) not in self.rollbacks:
+        if wave > passed:
             self._break(f"{record.address}: generation {record.generation} before its wave")
 
     def _is_a_rollout(self, rollout: Rollout, headers: Mapping[str, Any]) -> None:
@@ -154,6 +162,8 @@ class Promises:
         before = self._rollouts.get(name)
         if before and before.generation > rollout.generation:
             self._break(f"the rollout of {name}: {rollout.generation} after {before.generation}")
+        if rollout.done_at:
+            self.passed[name].add(rollout.fingerprint)
         self.changes += before is None or _stands(before) != _stands(rollout)
         self._rollouts[name] = rollout
 
