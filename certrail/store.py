@@ -5,6 +5,7 @@
     budgets/<issuer>.json                                   what the CA's rate limits leave
     certificates/<pipeline>/<fingerprint>/cert.pem chain.pem fullchain.pem privkey.pem
     certificates/<pipeline>/<fingerprint>/bundle.json       the pointer as it was at its publication
+    certificates/<pipeline>/<fingerprint>/revoked.json      that it was revoked: never gone back to
     certificates/<pipeline>/current.json                    the commit point
     certificates/<pipeline>/ordered/<order>/<type>/privkey.pem   key of an order in flight
     orders/<pipeline>.json                                  lease, orders in flight, next attempt
@@ -26,6 +27,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -36,6 +38,7 @@ from certrail.aws import Aws
 from certrail.bundle import Bundle, Facts, fingerprint, short
 from certrail.errors import AwsError, BundleBroken, NothingPushed, StateError, Superseded
 from certrail.keys import KeyType
+from certrail.records import Rollout
 from certrail.secret import Secret
 
 if TYPE_CHECKING:
@@ -108,6 +111,14 @@ class Current:
     @property
     def fingerprint(self) -> str:
         return self.facts.fingerprint
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """That a certificate was revoked. reason: RFC 5280's word for it."""
+
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -347,6 +358,16 @@ class Store:
         found = self.read(f"{_bundle_prefix(pipeline, fingerprint)}bundle.json", Current)
         return found.value if found else None
 
+    def revoked(self, pipeline: str, fingerprint: str) -> Revoked | None:
+        """What is known of a bundle's revocation; None where nothing is."""
+        found = self.read(_revoked_key(pipeline, fingerprint), Revoked)
+        return found.value if found else None
+
+    def mark_revoked(self, pipeline: str, fingerprint: str, revoked: Revoked) -> None:
+        """Say that a bundle was revoked. The first word stands."""
+        with suppress(Superseded):
+            self.write(_revoked_key(pipeline, fingerprint), revoked, Revoked, None)
+
     def roll_back(
         self, to: Current, why: Rollback, *, after: Versioned[Current], now: datetime
     ) -> Current:
@@ -438,13 +459,17 @@ class Store:
             self._supersede(key)
 
     def _supersede_keys_but(self, current: Current) -> None:
-        """Tag every key two generations back and older: no rollback will want it any more, and an
-        earlier run may have ended before it came to that. The certificate is published whatever
-        becomes of it; the next publication tries again."""
+        """Tag every key that no rollback will want any more: all but those of this bundle, of the
+        one before, and of the last one with which all waves had passed. An earlier run may have
+        ended before it came to that. The certificate is published whatever becomes of it; the next
+        publication tries again."""
         folder = current_key(current.pipeline).removesuffix("current.json")
-        kept = {current.fingerprint, current.previous, "ordered"}
         tagged: dict[str, str] = {}
         try:
+            seen = self.read(rollout_key(current.pipeline), Rollout)
+            rollout = seen.value if seen else None
+            passed = rollout and (rollout.fingerprint if rollout.done_at else rollout.proven)
+            kept = {current.fingerprint, current.previous, passed, "ordered"}
             for key in self.keys(folder):
                 fingerprint, _, name = key.removeprefix(folder).partition("/")
                 if name == "privkey.pem" and fingerprint not in kept:
@@ -569,6 +594,10 @@ def _require_kms(bucket: str, answer: Mapping[str, Any]) -> None:
 
 def _bundle_prefix(pipeline: str, fingerprint: str) -> str:
     return f"certificates/{spell(pipeline)}/{fingerprint}/"
+
+
+def _revoked_key(pipeline: str, fingerprint: str) -> str:
+    return f"{_bundle_prefix(pipeline, fingerprint)}revoked.json"
 
 
 def _order_prefix(pipeline: str, order: str) -> str:

@@ -45,7 +45,7 @@ def revoke(
                     f"{short(wanted)} is current: clients would be served a revoked certificate",
                     where=pipeline.name,
                     next=f"Run `certrail reissue --pipeline {pipeline.name}` first, and this with "
-                    f"--fingerprint {short(wanted)} when the new one is deployed; or give --now",
+                    f"--fingerprint {short(wanted)} when the new one is served; or give --now",
                 )
             _ask_for_another(workspace, current, reason)
             yield f"{pipeline.name}: a new certificate is asked for"

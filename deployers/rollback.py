@@ -72,6 +72,12 @@ def _kept(store: Store, pipeline: str, fingerprint: str, now: datetime) -> Curre
             where=pipeline,
             next=f"`certrail issue {pipeline}` makes a new certificate",
         )
+    if revoked := store.revoked(pipeline, fingerprint):
+        raise CannotRollBack(
+            f"{name} was revoked ({revoked.reason}, {revoked.at:%Y-%m-%d %H:%M} UTC)",
+            where=pipeline,
+            next=f"`certrail issue {pipeline}` makes a new certificate",
+        )
     ends = to.facts.not_after
     if ends <= now:
         raise CannotRollBack(

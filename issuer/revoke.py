@@ -9,7 +9,7 @@ from enum import StrEnum
 from certrail.bundle import short
 from certrail.errors import CertrailError, IssueError, StateError, raise_together
 from certrail.pipelines.model import Issuer
-from certrail.store import Store
+from certrail.store import Revoked, Store
 from issuer import keys
 from issuer.account import Accounts
 from issuer.acme import reader
@@ -52,7 +52,8 @@ def revoke(
     key: only then Boulder blocks it, and whatever it signs counts as a compromise
     (`RevokeCertByKey` in Boulder's wfe2). All else is told by the account that ordered it.
 
-    Raises StateError where the bucket has no such certificate, IssueError and its kinds.
+    The bucket says so from then on, and no rollback takes it. Raises StateError where the bucket
+    has no such certificate, IssueError and its kinds.
     """
     found = store.published(pipeline, fingerprint)
     if found is None:
@@ -77,6 +78,7 @@ def revoke(
             refusals.append(error)
         else:
             log.info("revoked %s at %s", short(fingerprint), issuer.name)
+            store.mark_revoked(pipeline, fingerprint, Revoked(reason, clock.now()))
             return issuer.name
     raise_together("no issuer revoked the certificate", refusals)
     raise IssueError(

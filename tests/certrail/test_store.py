@@ -15,6 +15,7 @@ from certrail.aws import Aws
 from certrail.bundle import Bundle
 from certrail.errors import AwsError, BundleBroken, NothingPushed, StateError, Superseded
 from certrail.keys import KeyType
+from certrail.records import Rollout
 from certrail.store import (
     KEPT_TAG,
     SUPERSEDED_TAG,
@@ -26,6 +27,7 @@ from certrail.store import (
     current_key,
     order_key,
     record_key,
+    rollout_key,
 )
 from sandbox import Sandbox
 from sandbox.calls import Call
@@ -172,6 +174,20 @@ def test_only_the_key_of_two_generations_back_is_superseded(store: Store, aws: A
     ]
     superseded = [{"Key": "certrail-superseded", "Value": "true"}]
     assert tags == [superseded, superseded, [], []]
+
+
+def test_the_key_of_the_last_one_that_had_passed_all_waves_stays(store: Store, aws: Aws) -> None:
+    proven, *hasty = [bundle() for _ in range(4)]
+    publish(store, proven)
+    rollout = Rollout("shop", 1, proven.fingerprint, NOW, began_at=NOW, done_at=NOW)
+    store.write(rollout_key("shop"), rollout, Rollout, None)
+    for number, one in enumerate(hasty, 2):
+        publish(store, one)
+        found = store.read(rollout_key("shop"), Rollout)
+        assert found
+        begun = Rollout("shop", number, one.fingerprint, NOW, NOW, proven=proven.fingerprint)
+        store.write(rollout_key("shop"), begun, Rollout, found.etag)
+    assert [tags(aws, one) for one in (proven, *hasty)] == [[], [SUPERSEDED_TAG], [], []]
 
 
 # Going back

@@ -13,7 +13,7 @@ import pytest
 from certrail.aws import Aws
 from certrail.bundle import short
 from certrail.records import Rollout, State
-from certrail.store import KEPT_TAG, SUPERSEDED_TAG, Current, Store, rollout_key
+from certrail.store import KEPT_TAG, SUPERSEDED_TAG, Current, Revoked, Store, rollout_key
 from sandbox import Sandbox
 from tests.cli.conftest import BUCKET, Certrail
 
@@ -167,6 +167,9 @@ def test_what_is_in_the_way_is_said_before(
     ended = replace(document.facts, not_after=datetime.now(UTC) - timedelta(days=1))
     store.write(f"{folder}/bundle.json", replace(document, facts=ended), Current, None)
     assert "has ended" in certrail("rollback", "fleet", "--yes").err
+
+    store.mark_revoked("fleet", second.fingerprint, Revoked("keyCompromise", datetime.now(UTC)))
+    assert "was revoked (keyCompromise, " in certrail("rollback", "fleet", "--yes").err
     assert store.current("fleet") == generations[2]
 
 

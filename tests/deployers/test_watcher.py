@@ -21,7 +21,15 @@ from certrail.errors import AwsError, CertrailError
 from certrail.nameservers import Server
 from certrail.pipelines import Issuer, Pipelines, load
 from certrail.records import Record, Rollout, State
-from certrail.store import CONFIG_KEY, Current, Rollback, current_key, record_key, rollout_key
+from certrail.store import (
+    CONFIG_KEY,
+    Current,
+    Revoked,
+    Rollback,
+    current_key,
+    record_key,
+    rollout_key,
+)
 from deployers import watcher
 from deployers.deploy import deploy_target
 from deployers.job import role_of
@@ -515,6 +523,17 @@ def test_nobody_goes_back_to_what_is_about_to_end(cloud: Cloud, world: World) ->
     assert world.current.generation == 2
     assert world.rollout.failed
     assert "before all clients had it" in world.rollout.failed
+
+
+def test_nobody_goes_back_to_what_was_revoked(cloud: Cloud, world: World) -> None:
+    good = cloud.publish().fingerprint
+    world.run(HOUR)
+    cloud.store.mark_revoked(PIPELINE, good, Revoked("superseded", NOW))
+    cloud.publish(bundle=unknown_root())
+    world.run(5 * MINUTE)
+    assert world.current.generation == 2
+    assert world.rollout.failed
+    assert f"{good[:12]} was revoked (superseded, " in world.rollout.failed
 
 
 @pytest.mark.parametrize(

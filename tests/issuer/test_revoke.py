@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import requests
@@ -11,7 +12,7 @@ import requests
 from certrail.errors import AcmeRefused, CertrailError, IssueError, StateError
 from certrail.keys import KeyType
 from certrail.pipelines.model import Issuer
-from certrail.store import Current, account_key
+from certrail.store import Current, Revoked, account_key
 from issuer.account import Accounts
 from issuer.revoke import CODES, Reason, revoke
 from sandbox import Sandbox
@@ -64,6 +65,7 @@ def test_the_ca_knows_why(here: World, polite: Pebble, reason: Reason) -> None:
     told = status(polite, current)
     assert told["Status"] == "Revoked"
     assert told.get("Reason", 0) == CODES[reason]
+    assert here.store.revoked("shop", current.fingerprint) == Revoked(reason, ANY)
 
 
 def test_twice_is_fine(here: World, polite: Pebble) -> None:

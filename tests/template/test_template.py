@@ -610,7 +610,7 @@ class TestRoles:
                 "s3:GetObject",
                 "config/pipelines.yaml config/reissue.json certificates/shop/current.json "
                 "certificates/shop/0a1b/privkey.pem orders/shop.json renewals/shop.json "
-                "accounts/staging.json budgets/staging.json",
+                "accounts/staging.json budgets/staging.json rollouts/shop.json",
             ),
             (
                 "IssuerWorkerRole",
@@ -626,7 +626,8 @@ class TestRoles:
         everything = (
             "config/pipelines.yaml config/reissue.json certificates/shop/current.json "
             "certificates/shop/0a1b/privkey.pem orders/shop.json renewals/shop.json "
-            "accounts/staging.json budgets/staging.json deployments/shop/acm/eu-central-1.json"
+            "accounts/staging.json budgets/staging.json deployments/shop/acm/eu-central-1.json "
+            "rollouts/shop.json"
         )
         granted = [
             resource["Fn::Sub"].removeprefix("${Bucket.Arn}/")
