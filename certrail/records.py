@@ -27,6 +27,7 @@ class Check:
     not late but wrong. next: when to look again; None where there is nothing to wait for.
     looks: how often somebody looked since the wait began. saw: what was not as it should be, empty
     where all was. reached: whether anything answered: where nothing does, nothing is known.
+    shadowed: whether all that is shown instead is what clients believe, and none of certrail's.
     failed: whether that is the last word: the target is not served.
     served_at: when all of it was served first.
     nodes: what each of the target's machines said, by id; empty where it has none.
@@ -38,6 +39,7 @@ class Check:
     looks: int = 0
     saw: str = ""
     reached: bool = True
+    shadowed: bool = False
     failed: bool = False
     served_at: datetime | None = None
     nodes: Mapping[str, str] = field(default_factory=dict)

@@ -189,12 +189,20 @@ def _failed(
     if not reasons:
         return None
     reason = "; ".join(reasons)
-    seen = [each for each in not_served if each.check and each.check.reached]
+    shadowed = [each for each in not_served if each.check and each.check.shadowed]
+    seen = [
+        each for each in not_served if each.check and each.check.reached and not each.check.shadowed
+    ]
     if not (began or refused or seen):
         if not wave.name:
             # There is no later wave to spare, and the others' certificates end, too.
             return None
-        why_not = "where nobody could look, nothing is known against the certificate"
+        why_not = (
+            "clients believe what they get there, which certrail never put there, and would get it "
+            "in place of the one before, too"
+            if shadowed
+            else "where nobody could look, nothing is known against the certificate"
+        )
         return Judgement(_stopped(rollout, wave, f"{reason}. Not rolled back: {why_not}", now))
     obstacles = []
     for fingerprint in dict.fromkeys((current.previous, rollout.proven)):

@@ -77,8 +77,14 @@ def is_due(record: Record, current: Current, now: datetime) -> bool:
     )
 
 
-def looked(record: Record, seen: Mapping[Endpoint, Sequence[Seen]], now: datetime) -> Record:
-    """The record after a look. seen: at each of its endpoints, after `now`.
+def looked(
+    record: Record,
+    previous: str | None,
+    seen: Mapping[Endpoint, Sequence[Seen]],
+    now: datetime,
+) -> Record:
+    """The record after a look. previous: fingerprint of the pipeline's bundle before this one.
+    seen: at each of its endpoints, after `now`.
 
     Addresses that cannot be reached say nothing; a name that was seen at none of them is not served
     yet. What was not looked at for want of time is not served yet either, and where that never ends
@@ -90,6 +96,8 @@ def looked(record: Record, seen: Mapping[Endpoint, Sequence[Seen]], now: datetim
     every = [each for there in seen.values() for each in there]
     wrong = [each for each in every if each.verdict is Verdict.UNTRUSTED]
     other = [each for each in every if each.verdict in {Verdict.OTHER, Verdict.REFUSED}]
+    ours = {record.before, record.good, previous}
+    strange = [each for each in other if each.believed and each.fingerprint not in ours]
     away = [each for each in every if each.verdict is Verdict.UNREACHABLE]
     skipped = [each for each in every if each.verdict is Verdict.SKIPPED]
     if skipped and check.failed and not wrong:
@@ -100,6 +108,7 @@ def looked(record: Record, seen: Mapping[Endpoint, Sequence[Seen]], now: datetim
         saw=_said(wrong + other or skipped + away),
         # Of what was not looked at, nothing is known against the certificate.
         reached=bool(wrong or other) or (not skipped and len(away) < len(every)),
+        shadowed=bool(strange) and not wrong and len(strange) == len(other),
     )
     if skipped and check.looks == 1:
         # It is looked at late, and closely for a while.

@@ -19,13 +19,15 @@ class Verdict(StrEnum):
 class Seen:
     """What a client got at one address (`198.18.0.4:443`) for one name; for an endpoint that has no
     address, its host. text: a half sentence that goes on from there. fingerprint: of the
-    certificate that was shown, empty where none was."""
+    certificate that was shown, empty where none was. believed: whether a client takes that one.
+    """
 
     address: str
     server_name: str
     verdict: Verdict
     text: str
     fingerprint: str = ""
+    believed: bool = False
 
     def __str__(self) -> str:
         return f"{self.address}, {self.server_name or 'asked without a name'}: {self.text}"

@@ -223,16 +223,20 @@ def _look(where: str, address: str, port: int, name: str, wanted: Wanted, way: N
             text = f"takes the connection, and no TLS comes back ({_reason(error)})"
             result = Seen(where, name, Verdict.UNREACHABLE, text)
         except OSError as error:
-            text = f"the TLS handshake fails ({_reason(error)})"
+            reason = _reason(error)
+            text = f"the TLS handshake fails ({reason})"
             result = Seen(where, name, Verdict.REFUSED, text)
+            if first and reason == "TLSV1_ALERT_PROTOCOL_VERSION":
+                alone = "it speaks TLS 1.3 only, in which nobody can ask for one kind of key"
+                return replace(first, text=f"{first.text}; {alone}")
         else:
             if shown == wanted.fingerprint and distrust is None:
-                return Seen(where, name, Verdict.GOOD, f"serves {short(shown)}", shown)
+                return Seen(where, name, Verdict.GOOD, f"serves {short(shown)}", shown, True)
             if shown == wanted.fingerprint:
                 text = f"serves {short(shown)}, which a client does not believe: {distrust}"
                 return Seen(where, name, Verdict.UNTRUSTED, text, shown)
             text = f"serves {short(shown)}, not {short(wanted.fingerprint)}"
-            result = Seen(where, name, Verdict.OTHER, text, shown)
+            result = Seen(where, name, Verdict.OTHER, text, shown, distrust is None)
         if result.verdict is not Verdict.OTHER:
             break
         first = first or result

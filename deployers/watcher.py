@@ -169,7 +169,7 @@ class Watcher:
                     record, self._asked(record, targets[record.address], accounts, began)
                 )
             there = {each: seen[each] for each in endpoints.get(record.address, ())}
-            return self._write(record, looked(record, there, began))
+            return self._write(record, looked(record, current.previous, there, began))
 
         after = list(readers.map(written, due))
         return {**view.records, **{each.address: each for each in after}}

@@ -27,6 +27,7 @@ UNTIL = NOW + 30 * MINUTE
 FRESH = Check(UNTIL, NOW)
 CURRENT = replace(current_of(2), previous=f"{1:064x}")
 BEFORE = current_of(1)
+GOOD_BEFORE = BEFORE.fingerprint
 
 
 def record(
@@ -107,7 +108,7 @@ REFUSED, AWAY, SKIPPED = Verdict.REFUSED, Verdict.UNREACHABLE, Verdict.SKIPPED
     ],
 )
 def test_not_yet_and_wrong_differ(verdicts: list[Verdict], at: datetime, state: State) -> None:
-    after = looked(record(), seen(*verdicts), at)
+    after = looked(record(), None, seen(*verdicts), at)
     assert after.state is state
     assert after.check
     assert after.check.failed == (state is State.FAILED)
@@ -120,11 +121,11 @@ def test_a_name_must_be_seen_somewhere() -> None:
         Seen("198.18.0.1:443", "shop.example.com", GOOD, "well"),
         Seen("198.18.0.1:443", "", AWAY, "cannot be reached"),
     ]
-    assert looked(record(), {ENDPOINT: half}, NOW).state is State.DEPLOYED
+    assert looked(record(), None, {ENDPOINT: half}, NOW).state is State.DEPLOYED
 
 
 def test_a_host_without_an_address_is_one_thing_seen() -> None:
-    after = looked(record(), {ENDPOINT: [Seen("lb.example", "", AWAY, "no address")]}, UNTIL)
+    after = looked(record(), None, {ENDPOINT: [Seen("lb.example", "", AWAY, "no address")]}, UNTIL)
     assert after.state is State.FAILED
     assert after.check
     assert not after.check.reached
@@ -134,11 +135,11 @@ def test_a_host_without_an_address_is_one_thing_seen() -> None:
 
 
 def test_the_error_says_what_clients_get_and_what_to_do() -> None:
-    after = looked(record(), seen(UNTRUSTED), NOW)
+    after = looked(record(), None, seen(UNTRUSTED), NOW)
     assert after.error
     assert after.error.startswith("listener/a: clients do not get 000000000000: 198.18.0.0:443")
     assert "`trust`" in after.error
-    many = looked(record(), seen(*[OTHER] * 9), UNTIL)
+    many = looked(record(), None, seen(*[OTHER] * 9), UNTIL)
     assert many.error
     assert "; and 15 more" in many.error
 
@@ -147,7 +148,7 @@ def test_looks_become_rarer_and_the_last_is_when_the_time_is_over() -> None:
     now, one = NOW, record()
     times = []
     while one.state is State.DEPLOYED:
-        one = looked(one, seen(OTHER), now)
+        one = looked(one, None, seen(OTHER), now)
         assert one.check
         assert one.check.next
         times.append(one.check.next - now)
@@ -161,20 +162,20 @@ def test_looks_become_rarer_and_the_last_is_when_the_time_is_over() -> None:
 
 def test_what_was_served_is_looked_at_closely_before_it_is_called_wrong() -> None:
     now = NOW + AGAIN
-    one = looked(served(), seen(OTHER), now)
+    one = looked(served(), None, seen(OTHER), now)
     assert one.state is State.SERVED
-    assert looked(one, seen(GOOD), now + MINUTE).state is State.SERVED
+    assert looked(one, None, seen(GOOD), now + MINUTE).state is State.SERVED
     ends = now + GRACE
     while one.state is State.SERVED:
         assert one.check
         assert one.check.next
         assert now < one.check.next <= ends
         now = one.check.next
-        one = looked(one, seen(OTHER), now)
+        one = looked(one, None, seen(OTHER), now)
     assert now == ends
     assert one.state is State.FAILED
     # And recovers.
-    well = looked(one, seen(GOOD), now + AGAIN)
+    well = looked(one, None, seen(GOOD), now + AGAIN)
     assert (well.state, well.error) == (State.SERVED, None)
     assert well.check
     assert not well.check.failed
@@ -183,22 +184,56 @@ def test_what_was_served_is_looked_at_closely_before_it_is_called_wrong() -> Non
 def test_what_is_not_served_any_more_is_nothing_to_go_back_to() -> None:
     """Somebody's certificate wins over ours: no certificate of ours will be seen, and to issue one
     and go back, day after day, would help nobody."""
-    assert looked(failed(good=f"{2:064x}"), seen(AWAY), UNTIL).good == f"{2:064x}"
-    lost = looked(failed(good=f"{2:064x}"), seen(OTHER), UNTIL)
+    assert looked(failed(good=f"{2:064x}"), None, seen(AWAY), UNTIL).good == f"{2:064x}"
+    lost = looked(failed(good=f"{2:064x}"), None, seen(OTHER), UNTIL)
     assert lost.good is None
-    new = looked(record(generation=3, good=lost.good), seen(OTHER), UNTIL)
+    new = looked(record(generation=3, good=lost.good), None, seen(OTHER), UNTIL)
     begun = Rollout("shop", 3, new.fingerprint, NOW, NOW)
     judgement = judge(begun, new, current=current_of(3), way_back=WayBack(CURRENT))
     assert judgement.back is None
     assert judgement.rollout.failed
     # While one that fails first keeps what was well before it.
-    assert looked(record(good=GOOD_BEFORE), seen(OTHER), UNTIL).good == GOOD_BEFORE
+    assert looked(record(good=GOOD_BEFORE), None, seen(OTHER), UNTIL).good == GOOD_BEFORE
+
+
+STRANGE = f"{9:064x}"
+
+
+@pytest.mark.parametrize(
+    ("shown", "believed", "previous", "shadowed"),
+    [
+        ([STRANGE, STRANGE], True, None, True),
+        ([STRANGE, STRANGE], False, None, False),
+        # It was ours once, so it may be what is late to go.
+        ([STRANGE, STRANGE], True, STRANGE, False),
+        ([GOOD_BEFORE, GOOD_BEFORE], True, None, False),
+        ([STRANGE, GOOD_BEFORE], True, None, False),
+        ([STRANGE, ""], True, None, False),
+    ],
+)
+def test_what_others_put_there_is_not_the_certificates_fault(
+    shown: list[str], believed: bool, previous: str | None, shadowed: bool
+) -> None:
+    there = [
+        Seen(f"{each}:443", name, OTHER if each else REFUSED, "", each, bool(each) and believed)
+        for each in shown
+        for name in ENDPOINT.server_names
+    ]
+    after = looked(record(good=GOOD_BEFORE), previous, {ENDPOINT: there}, UNTIL)
+    assert after.state is State.FAILED
+    assert after.check
+    assert after.check.shadowed is shadowed
+    judgement = judge(BEGUN, after, way_back=WayBack(BEFORE))
+    assert (judgement.back is None) is shadowed
+    if shadowed:
+        assert judgement.rollout.failed
+        assert "Not rolled back: clients believe what they get there" in judgement.rollout.failed
 
 
 def test_a_failure_stays_until_it_is_seen_well() -> None:
     one = failed()
     for verdict in (AWAY, OTHER, UNTRUSTED, SKIPPED):
-        one = looked(one, seen(verdict), NOW + AGAIN)
+        one = looked(one, None, seen(verdict), NOW + AGAIN)
         assert one.state is State.FAILED
         assert one.check
         assert one.check.failed
@@ -215,7 +250,7 @@ def test_what_there_is_never_the_time_for_is_a_failure_that_says_so() -> None:
     ):
         now, looks = begins, 0
         while one.state is not State.FAILED:
-            one = looked(one, seen(GOOD, SKIPPED), now)
+            one = looked(one, None, seen(GOOD, SKIPPED), now)
             assert one.check
             assert one.check.next
             failed_at, now, looks = now, one.check.next, looks + 1
@@ -230,10 +265,10 @@ def test_what_there_is_never_the_time_for_is_a_failure_that_says_so() -> None:
 
 def test_one_look_without_time_is_no_failure() -> None:
     for one in (record(), served()):
-        late = looked(one, seen(GOOD, SKIPPED), UNTIL + AGAIN)
+        late = looked(one, None, seen(GOOD, SKIPPED), UNTIL + AGAIN)
         assert late.state is one.state
-        assert looked(late, seen(GOOD, GOOD), UNTIL + AGAIN + MINUTE).state is State.SERVED
-    still = looked(failed(), seen(GOOD, SKIPPED), UNTIL + AGAIN)
+        assert looked(late, None, seen(GOOD, GOOD), UNTIL + AGAIN + MINUTE).state is State.SERVED
+    still = looked(failed(), None, seen(GOOD, SKIPPED), UNTIL + AGAIN)
     assert (still.state, still.error) == (State.FAILED, failed().error)
 
 
@@ -248,7 +283,7 @@ def test_whatever_is_seen_there_is_a_next_look_and_no_failure_too_early(
     one, now = record(), NOW
     for verdicts, later in steps:
         now += later
-        before, one = one, looked(one, seen(*verdicts), now)
+        before, one = one, looked(one, None, seen(*verdicts), now)
         assert one.check
         assert one.check.next
         assert now < one.check.next <= now + AGAIN
@@ -378,9 +413,6 @@ def test_an_alarm_that_does_not_exist_stops_it_until_it_does() -> None:
     there = {"errors": Alarm("errors")}
     goes_on = judge(stops.rollout, old("listener/a"), waves=ALARMED, alarms=there).rollout
     assert (goes_on.failed, goes_on.began_at) == (None, NOW)
-
-
-GOOD_BEFORE = f"{1:064x}"
 
 
 @pytest.mark.parametrize(

@@ -290,10 +290,13 @@ def direct(way: Network) -> Network:
     return Network(way.nameservers)
 
 
-def tls(bundle: Bundle, folder: Path) -> Callable[[socket.socket], None]:
+def tls(
+    bundle: Bundle, folder: Path, *, oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+) -> Callable[[socket.socket], None]:
     pair = folder / "pair.pem"
     pair.write_text(bundle.private_key.reveal() + bundle.fullchain)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = oldest
     context.load_cert_chain(pair)
     return lambda connection: context.wrap_socket(connection, server_side=True).close()
 
@@ -314,6 +317,19 @@ def test_a_certificate_that_has_ended(direct: Network, tmp_path: Path) -> None:
         seen = look([endpoint], wanted(bundle), direct, PATIENCE)[endpoint]
     assert verdicts(seen) == {Verdict.UNTRUSTED}
     assert seen[0].text.endswith("certificate has expired")
+
+
+def test_a_server_of_tls_1_3_only_is_not_asked_for_a_kind_of_key(
+    direct: Network, tmp_path: Path
+) -> None:
+    shown = make_bundle(["localhost"])
+    with server(tls(shown, tmp_path, oldest=ssl.TLSVersion.TLSv1_3)) as port:
+        endpoint = Endpoint("localhost", port, ("localhost",))
+        rsa = wanted(make_bundle(["localhost"], KeyType.RSA_2048))
+        seen = look([endpoint], rsa, direct, PATIENCE)[endpoint]
+    assert verdicts(seen) == {Verdict.OTHER}
+    assert seen[0].believed
+    assert seen[0].text.endswith("speaks TLS 1.3 only, in which nobody can ask for one kind of key")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -485,6 +485,36 @@ def test_what_acm_itself_refuses_is_rolled_back_before_anybody_gets_it(
     assert world.current.fingerprint == good.fingerprint
 
 
+def test_what_somebody_else_put_there_is_told_and_not_rolled_back(
+    cloud: Cloud, world: World
+) -> None:
+    """Of two certificates for a name a load balancer shows one, here a stranger's."""
+    cloud.publish()
+    world.run(HOUR)
+    theirs = make_bundle(DOMAINS, days=900)
+    arn = cloud.client("acm").import_certificate(
+        Certificate=theirs.certificate.encode(),
+        CertificateChain=theirs.chain.encode(),
+        PrivateKey=theirs.private_key.reveal().encode(),
+    )["CertificateArn"]
+    elb = cloud.client("elbv2")
+    elb.add_listener_certificates(ListenerArn=CANARY, Certificates=[{"CertificateArn": arn}])
+    cloud.publish()
+    world.run(HOUR)
+    assert world.current.generation == 2
+    record = world.record(CANARY_ADDRESS)
+    assert record.state is State.FAILED
+    assert record.error
+    assert f"serves {theirs.fingerprint[:12]}, not " in record.error
+    assert world.rollout.failed
+    assert "which certrail never put there" in world.rollout.failed
+    assert "rolled_back" not in world.heard.what
+    elb.remove_listener_certificates(ListenerArn=CANARY, Certificates=[{"CertificateArn": arn}])
+    world.run(3 * HOUR)
+    assert set(world.states().values()) == {State.SERVED}
+    assert world.rollout.done_at
+
+
 def test_a_rollback_that_fails_too_is_not_rolled_back(cloud: Cloud, world: World) -> None:
     cloud.publish()
     world.run(HOUR)
