@@ -32,11 +32,13 @@ POLL, POLL_LATER = timedelta(minutes=5), timedelta(minutes=15)
 @dataclass(frozen=True)
 class Alarm:
     """An alarm that a wave names. rings_since: None while it is quiet; one without data is quiet.
-    unknown: why nobody can tell, None where it is known."""
+    unknown: why nobody can tell, None where it is known. rang_at: when it rang since the wave
+    began, where it is quiet again."""
 
     name: str
     rings_since: datetime | None = None
     unknown: str | None = None
+    rang_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def judged(
         members = [
             records.get(address) for address in numbers if numbers[address] == rollout.passed
         ]
-        if judgement := _failed(rollout, wave, current, members, ringing, way_back, now):
+        if judgement := _failed(rollout, wave, current, members, there, way_back, now):
             return judgement
         if rollout.failed:
             # What made it fail is no more.
@@ -164,7 +166,7 @@ def _failed(
     wave: Wave,
     current: Current,
     members: Iterable[Record | None],
-    ringing: Sequence[Alarm],
+    alarms: Sequence[Alarm],
     way_back: Callable[[str], WayBack],
     now: datetime,
 ) -> Judgement | None:
@@ -180,8 +182,8 @@ def _failed(
     refused = [each for each in mine if each.refused]
     began = [
         each
-        for each in ringing
-        if rollout.began_at and each.rings_since and each.rings_since > rollout.began_at
+        for each in alarms
+        if (at := each.rings_since or each.rang_at) and rollout.began_at and at > rollout.began_at
     ]
     reasons = [each.error or each.address for each in refused + not_served]
     if began:
@@ -257,10 +259,12 @@ def _during_bake(rollout: Rollout, over: datetime, now: datetime, *, polls: bool
     return min(wanted, _poll(rollout, now)) if polls else wanted
 
 
-def _named(ringing: Sequence[Alarm]) -> str:
+def _named(alarms: Sequence[Alarm]) -> str:
     return ", ".join(
         f"the alarm {each.name} rings since {each.rings_since:%Y-%m-%d %H:%M} UTC"
-        for each in ringing
+        if each.rings_since
+        else f"the alarm {each.name} rang at {each.rang_at:%Y-%m-%d %H:%M} UTC"
+        for each in alarms
     )
 
 

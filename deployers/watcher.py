@@ -270,13 +270,15 @@ class Watcher:
         accounts: Mapping[str, Account],
     ) -> dict[str, Alarm]:
         """Those of the waves that are still to pass."""
-        passed = 0
+        passed, since = 0, None
         if rollout and rollout.generation == current.generation:
             passed = len(pipeline.waves) if rollout.done_at else rollout.passed
+            # Once it has failed over one that rang, that one is only to be quiet.
+            since = None if rollout.failed else rollout.began_at
         if at_once(current, rollout):
             return {}
         names = [name for wave in pipeline.waves[passed:] for name in wave.alarms]
-        return read_alarms(names, accounts, self.aws)
+        return read_alarms(names, accounts, self.aws, since)
 
     def _go_back(self, current: Current, back: GoBack) -> None:
         after = self.store.read(current_key(current.pipeline), Current)

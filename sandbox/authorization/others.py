@@ -62,7 +62,7 @@ def cloudwatch(call: Call, params: Mapping[str, Any]) -> list[Need]:
     if call.operation == "DescribeAlarms":
         # Whatever it asks for, it is asked of all.
         return [Need(call.action, here(call, "alarm:*"), context)]
-    if call.operation in {"PutMetricAlarm", "SetAlarmState"}:
+    if call.operation in {"DescribeAlarmHistory", "PutMetricAlarm", "SetAlarmState"}:
         return [Need(call.action, here(call, f"alarm:{params.get('AlarmName', '')}"), context)]
     modelled(call, {"PutMetricData", "GetMetricData", "GetMetricStatistics", "ListMetrics"})
     if "Namespace" in params:

@@ -4,13 +4,16 @@ Sources:
   put       https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
   set       https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_SetAlarmState.html
   describe  https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DescribeAlarms.html
+  history   https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DescribeAlarmHistory.html
   alarm     https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricAlarm.html
 
 Not modelled: that metrics move an alarm. It is in the state that SetAlarmState gave it, where AWS
 takes it back to what the metric says.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from moto.cloudwatch.exceptions import InvalidParameterCombination, ValidationError
@@ -93,8 +96,51 @@ def answer_describe_alarms(self: CloudWatchResponse) -> ActionResult:
     )
 
 
+def answer_describe_alarm_history(self: CloudWatchResponse) -> ActionResult:
+    """The changes of state; what moto has no history of (configuration, actions) is not there.
+    "If you omit this parameter, only metric alarms are returned" (history)."""
+    wanted, types = self._get_param("AlarmName"), self._get_param("AlarmTypes", []) or DEFAULT_TYPES
+    start, end = self._get_param("StartDate"), self._get_param("EndDate")
+    if self._get_param("HistoryItemType") not in (None, "StateUpdate"):
+        return ActionResult({"AlarmHistoryItems": []})
+    items = [
+        item
+        for name, alarm in sorted(self.cloudwatch_backend.alarms.items())
+        if wanted in (None, name)
+        and ("MetricAlarm" if alarm.rule is None else "CompositeAlarm") in types
+        for item in _changes_of_state(alarm)
+        if (start is None or item["Timestamp"] >= start.replace(tzinfo=None))
+        and (end is None or item["Timestamp"] <= end.replace(tzinfo=None))
+    ]
+    newest_first = self._get_param("ScanBy") != "TimestampAscending"
+    items.sort(key=lambda item: item["Timestamp"], reverse=newest_first)
+    size, after = self._get_int_param("MaxRecords", LARGEST_PAGE), self._get_param("NextToken")
+    first = int(after or 0)
+    more = str(first + size) if len(items) > first + size else None
+    return ActionResult({"AlarmHistoryItems": items[first : first + size], "NextToken": more})
+
+
+def _changes_of_state(alarm: Alarm) -> Iterator[dict[str, Any]]:
+    now = (alarm.state_value, alarm.state_updated_timestamp)
+    states = [*((value, at) for *_, value, at in alarm.history), now]
+    for (old, _), (new, at) in pairwise(states):
+        if old != new:
+            data = {"oldState": {"stateValue": old}, "newState": {"stateValue": new}}
+            yield {
+                "AlarmName": alarm.name,
+                "AlarmType": "MetricAlarm" if alarm.rule is None else "CompositeAlarm",
+                "Timestamp": at,
+                "HistoryItemType": "StateUpdate",
+                "HistorySummary": f"Alarm updated from {old} to {new}",
+                "HistoryData": json.dumps({"version": "1.0", **data}),
+            }
+
+
 REPLACED: dict[type, dict[str, Callable[..., Any]]] = {
     Alarm: {"update_state": update_state},
     CloudWatchBackend: {"put_metric_alarm": put_metric_alarm},
-    CloudWatchResponse: {"describe_alarms": answer_describe_alarms},
+    CloudWatchResponse: {
+        "describe_alarm_history": answer_describe_alarm_history,
+        "describe_alarms": answer_describe_alarms,
+    },
 }

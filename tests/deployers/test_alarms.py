@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from moto.cloudwatch.models import cloudwatch_backends
 
 from deployers import alarms
+from deployers.judge import Alarm
 from tests.deployers.cloud import ACCOUNT, REGION, Cloud
 
 
@@ -28,7 +30,7 @@ def put(cloud: Cloud, name: str, state: str | None = None) -> None:
 
 
 def rings(cloud: Cloud, name: str) -> datetime | None:
-    alarm = alarms.read([name], {}, cloud.aws)[name]
+    alarm = alarms.read([name], {}, cloud.aws, None)[name]
     assert alarm.unknown is None
     return alarm.rings_since
 
@@ -48,6 +50,27 @@ def test_since_when_it_rings_and_not_since_when_it_was_told_last(cloud: Cloud) -
     assert rings(cloud, "errors") == since
 
 
+def test_what_rang_and_is_quiet_again_is_told_where_somebody_asks_since_when(
+    cloud: Cloud,
+) -> None:
+    put(cloud, "errors", "OK")
+    began = datetime.now(UTC)
+    read = partial(alarms.read, ["errors"], {}, cloud.aws, began)
+    assert read() == {"errors": Alarm("errors")}
+    # It comes and goes with its data.
+    for state in ("INSUFFICIENT_DATA", "OK"):
+        put(cloud, "errors", state)
+    assert read() == {"errors": Alarm("errors")}
+    for state in ("ALARM", "OK"):
+        put(cloud, "errors", state)
+    rang_at = read()["errors"].rang_at
+    assert rang_at
+    assert began < rang_at < datetime.now(UTC)
+    assert alarms.read(["errors"], {}, cloud.aws, datetime.now(UTC)) == {"errors": Alarm("errors")}
+    # Nobody asks for the history of what is as it was.
+    assert len(cloud.server.calls.of("cloudwatch:DescribeAlarmHistory")) == 2
+
+
 def test_a_composite_alarm(cloud: Cloud) -> None:
     put(cloud, "all", "ALARM")
     # moto has no PutCompositeAlarm; what makes an alarm one is its rule.
@@ -60,14 +83,14 @@ def test_one_call_for_many(cloud: Cloud) -> None:
     names = [f"errors-{number:03}" for number in range(101)]
     for name in names[::50]:
         put(cloud, name, "OK")
-    found = alarms.read([*names, names[0]], {}, cloud.aws)
+    found = alarms.read([*names, names[0]], {}, cloud.aws, None)
     assert list(found) == names
     assert [name for name, each in found.items() if not each.unknown] == names[::50]
     assert len(cloud.server.calls.of("cloudwatch:DescribeAlarms")) == 2
-    assert alarms.read([], {}, cloud.aws) == {}
+    assert alarms.read([], {}, cloud.aws, None) == {}
 
 
 def test_by_its_arn_in_our_own_account(cloud: Cloud) -> None:
     arn = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:errors: of the shop"
     put(cloud, "errors: of the shop", "ALARM")
-    assert alarms.read([arn], {}, cloud.aws)[arn].rings_since
+    assert alarms.read([arn], {}, cloud.aws, None)[arn].rings_since

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -410,13 +410,17 @@ def look(elsewhere: Elsewhere) -> None:
             assert items, f"there are no {selection.things}"
             if selection.reads_certificates:
                 assert all(each.certificates for each in inventory.with_certificates(at, items))
-    for alarm in alarms.read(pipeline.waves[0].alarms, accounts, elsewhere.cloud.aws).values():
+    names, long_ago = pipeline.waves[0].alarms, datetime.now(UTC) - timedelta(days=1)
+    for alarm in alarms.read(names, accounts, elsewhere.cloud.aws, long_ago).values():
         if alarm.unknown:
             raise AccessDenied(alarm.unknown, action="", code="")
+        assert alarm.rang_at
 
 
 def put_alarm(elsewhere: Elsewhere) -> None:
-    elsewhere.client("cloudwatch", "eu-west-1").put_metric_alarm(
+    """One that rang and is quiet again."""
+    cloudwatch = elsewhere.client("cloudwatch", "eu-west-1")
+    cloudwatch.put_metric_alarm(
         AlarmName="errors",
         Namespace="shop",
         MetricName="Errors",
@@ -426,6 +430,8 @@ def put_alarm(elsewhere: Elsewhere) -> None:
         Threshold=1.0,
         ComparisonOperator="GreaterThanThreshold",
     )
+    for state in ("ALARM", "OK"):
+        cloudwatch.set_alarm_state(AlarmName="errors", StateValue=state, StateReason="a test")
 
 
 def test_what_it_prints_is_enough_to_look_and_to_deploy_what_was_found(

@@ -241,17 +241,20 @@ class World:
 
     def alarm(self, state: str, name: str = "errors") -> None:
         cloudwatch = self.cloud.client("cloudwatch")
-        cloudwatch.put_metric_alarm(
-            AlarmName=name,
-            MetricName="5xx",
-            Namespace="shop",
-            Statistic="Sum",
-            Period=60,
-            EvaluationPeriods=1,
-            Threshold=0,
-            ComparisonOperator="GreaterThanThreshold",
-        )
-        cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
+        now = self.now.replace(tzinfo=None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("moto.cloudwatch.models.utcnow", lambda: now)
+            cloudwatch.put_metric_alarm(
+                AlarmName=name,
+                MetricName="5xx",
+                Namespace="shop",
+                Statistic="Sum",
+                Period=60,
+                EvaluationPeriods=1,
+                Threshold=0,
+                ComparisonOperator="GreaterThanThreshold",
+            )
+            cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
 
 
 @pytest.fixture(scope="module")
@@ -638,14 +641,13 @@ def test_the_first_wave_waits_for_its_alarm(cloud: Cloud, alarmed: World) -> Non
 
 
 def test_an_alarm_during_the_bake_rolls_back(cloud: Cloud, alarmed: World) -> None:
-    # The alarm's own clock is the machine's, and this is all before.
-    alarmed.now = NOW - 5 * HOUR
     alarmed.alarm("OK")
     good = cloud.publish()
     alarmed.run(2 * HOUR)
     cloud.publish()
     alarmed.settle()
     assert alarmed.rollout.served_at
+    alarmed.run(MINUTE)
     alarmed.alarm("ALARM")
     alarmed.run(10 * MINUTE)
     current = alarmed.current
@@ -654,6 +656,20 @@ def test_an_alarm_during_the_bake_rolls_back(cloud: Cloud, alarmed: World) -> No
     assert current.fingerprint == good.fingerprint
     assert alarmed.record(REST_ADDRESS).fingerprint == good.fingerprint
     assert set(alarmed.states().values()) == {State.SERVED}
+
+
+def test_an_alarm_that_rang_between_two_looks_rolls_back(cloud: Cloud, alarmed: World) -> None:
+    good = cloud.publish()
+    alarmed.alarm("OK")
+    alarmed.run(HOUR)
+    cloud.publish()
+    alarmed.run(11 * MINUTE)
+    for state in ("ALARM", "OK"):
+        alarmed.alarm(state)
+    alarmed.run(HOUR)
+    assert (alarmed.current.generation, alarmed.current.fingerprint) == (3, good.fingerprint)
+    assert alarmed.current.rollback
+    assert "the alarm errors rang at " in alarmed.current.rollback.reason
 
 
 def test_an_alarm_that_does_not_exist(cloud: Cloud, alarmed: World) -> None:

@@ -62,6 +62,7 @@ FOURTEEN_DAYS = 14 * 24 * 3600
 WITHOUT_RESOURCE = {
     "acm:ListCertificates",
     "cloudfront:ListDistributions",
+    "cloudwatch:DescribeAlarmHistory",
     "cloudwatch:DescribeAlarms",
     "elasticloadbalancing:DescribeListenerCertificates",
     "elasticloadbalancing:DescribeListeners",

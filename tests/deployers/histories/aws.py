@@ -155,7 +155,7 @@ class LocalAws:
         with pytest.MonkeyPatch.context() as patch:
             # Of a server that other tests started.
             patch.delenv("AWS_ENDPOINT_URL", raising=False)
-            for module in ("moto.acm.models", "sandbox.rules.acm"):
+            for module in ("moto.acm.models", "moto.cloudwatch.models", "sandbox.rules.acm"):
                 patch.setattr(f"{module}.utcnow", lambda: self.clock.now.replace(tzinfo=None))
             patch.setattr(import_limit, "clock", lambda: self.clock.now.timestamp())
             # botocore's own retries, without their waiting and without a memory of other histories.
