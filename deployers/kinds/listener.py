@@ -53,6 +53,10 @@ class Held:
     default: str | None
     listed: frozenset[str]
 
+    @property
+    def all(self) -> frozenset[str]:
+        return self.listed | frozenset([self.default] if self.default else [])
+
 
 class Listener(Link):
     """One listener: the certificate in its list, or in its default's place as well."""
@@ -136,6 +140,10 @@ class Listener(Link):
                 and known.resource in held.listed
                 and self.default <= (known.resource == held.default)
             ):
+                # Of several for one name the load balancer shows one, and may choose this.
+                stale = self._superseded(context, known.resource)
+                if beside := min(stale & held.all, default=None):
+                    return Deployed("", beside)
                 return Deployed(
                     known.fingerprint,
                     known.resource,
@@ -153,7 +161,7 @@ class Listener(Link):
         home = context.needs[self._home.address]
         arn = home.resource
         held = self._read(context)
-        superseded = {*home.superseded} | ({context.held.resource} if context.held else set())
+        superseded = self._superseded(context, arn)
         # A default that was an import of ours follows, whoever made it the default.
         taken = self.default or held.default in home.superseded
         wanted = Held(arn if taken else held.default, (held.listed - superseded) | {arn})
@@ -180,6 +188,12 @@ class Listener(Link):
             raise self._refused(error, arn) from error
         endpoints = self._endpoints(context, facts.domains)
         return Deployed(facts.fingerprint, arn, facts.not_after, endpoints=endpoints)
+
+    def _superseded(self, context: Context, arn: str) -> set[str]:
+        """What is to stand nowhere on the listener once `arn` does."""
+        home = context.needs.get(self._home.address)
+        before = {*home.superseded} if home else set()
+        return (before | ({context.held.resource} if context.held else set())) - {arn}
 
     def _endpoints(self, context: Context, names: tuple[str, ...]) -> tuple[Endpoint, ...]:
         """At the load balancer's own name, behind which are the addresses of all its zones."""

@@ -11,6 +11,7 @@ from certrail.errors import TargetMissing, TargetRefused
 from certrail.keys import KeyType
 from certrail.records import State
 from certrail.target import Endpoint, with_needs
+from deployers.deploy import Result, drift
 from deployers.kinds.acm import Acm
 from deployers.kinds.listener import Listener
 from deployers.rollout import Action
@@ -173,6 +174,39 @@ def test_a_listener_edited_by_hand_is_repaired(cloud: Cloud) -> None:
     assert there.fingerprint == ""
     cloud.deploy(AS_DEFAULT)
     assert held(cloud)[0] == home_arn(cloud)
+
+
+@pytest.mark.parametrize("target", [IN_LIST, AS_DEFAULT])
+@pytest.mark.parametrize("place", ["the list", "the default"])
+def test_a_replaced_import_that_is_put_back_is_taken_out_again(
+    cloud: Cloud, target: Listener, place: str
+) -> None:
+    """As Terraform does it, whose file has the old ARN."""
+    make(cloud)
+    cloud.publish()
+    cloud.settle(target)
+    old = home_arn(cloud)
+    cloud.publish(key_type=KeyType.RSA_2048)
+    assert cloud.settle(target) == {}
+    if place == "the list":
+        list_(cloud, old)
+    else:
+        cloud.client("elbv2").modify_listener(
+            ListenerArn=ALB, Certificates=[{"CertificateArn": old}]
+        )
+    assert cloud.deploy(target).repaired == f"{old} was in its place"
+    assert old not in {held(cloud)[0], *held(cloud)[1]}
+    assert cloud.deploy(target).result is Result.UNCHANGED
+
+
+def test_what_waits_for_its_wave_is_not_changed_by_hand(cloud: Cloud) -> None:
+    make(cloud)
+    cloud.publish()
+    cloud.settle(IN_LIST)
+    old = cloud.recorded(IN_LIST)
+    cloud.publish(key_type=KeyType.RSA_2048)
+    cloud.deploy(HOME)
+    assert drift(old, cloud.observe(IN_LIST)) is None
 
 
 def test_a_long_list_is_read_to_its_end(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ too: a default cannot be removed, an import that is in use cannot be deleted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from botocore.exceptions import ClientError
@@ -26,6 +27,7 @@ EDITS = (
     "another viewer certificate",
     "another certificate of the domain name",
     "our import put elsewhere",
+    "an import of ours that was replaced is put back",
     "the secret overwritten",
     "the secret deleted",
     "our import overwritten",
@@ -33,9 +35,10 @@ EDITS = (
 )
 
 
-def edit(world: World, what: str, pipeline: str, home: str | None) -> None:
+def edit(world: World, what: str, pipeline: str, home: str | None, replaced: Sequence[str]) -> None:
     """what: one of EDITS, of what belongs to the pipeline. home: the ARN of its import beside the
-    load balancers, where there is one. Raises ClientError where AWS refuses it."""
+    load balancers, where there is one; replaced: of those whose place it took. Raises ClientError
+    where AWS refuses it."""
     arn = ALB if pipeline == "shop" else NLB
     elb = world.console("elbv2")
     match what:
@@ -80,6 +83,11 @@ def edit(world: World, what: str, pipeline: str, home: str | None) -> None:
             if home and pipeline == ELSEWHERE.pipeline:
                 elb.add_listener_certificates(
                     ListenerArn=ELSEWHERE.where, Certificates=[{"CertificateArn": home}]
+                )
+        case "an import of ours that was replaced is put back":
+            for entry in replaced[:1]:
+                elb.add_listener_certificates(
+                    ListenerArn=arn, Certificates=[{"CertificateArn": entry}]
                 )
         case "the secret overwritten":
             world.console("secretsmanager").put_secret_value(

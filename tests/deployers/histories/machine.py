@@ -461,8 +461,9 @@ class Histories(RuleBasedStateMachine):
     def _edit(self, what: str, pipeline: str) -> None:
         self.happened[f"by hand: {what}"] += 1
         with suppress(ClientError):
-            home = self.promises.import_of(pipeline, REGION)
-            self.world.aws.run(lambda: edit(self.world, what, pipeline, home), ours=False)
+            held = self.promises.import_of(pipeline, REGION)
+            home, replaced = (held.resource, held.superseded) if held else (None, ())
+            self.world.aws.run(lambda: edit(self.world, what, pipeline, home, replaced), ours=False)
         self._promises_hold()
 
 

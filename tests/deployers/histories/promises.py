@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from certrail.bundle import Bundle, covers
 from certrail.records import Record, Rollout, State
 from certrail.store import Current, record_key
-from certrail.target import Target
+from certrail.target import Deployed, Target
 from deployers.document import document
 from tests.certrail.bundles import NOW
 from tests.deployers.cloud import ACCOUNT, REGION
@@ -75,10 +75,10 @@ class Promises:
             if generation in numbers
         )
 
-    def import_of(self, pipeline: str, region: str) -> str | None:
+    def import_of(self, pipeline: str, region: str) -> Deployed | None:
         """The one that its record names."""
         record = self._recorded.get(record_key(pipeline, f"acm/{region}"))
-        return record.held.resource if record and record.held else None
+        return record.held if record else None
 
     # After every write
 
@@ -193,6 +193,9 @@ class Promises:
             if older and ours:
                 numbers = [known[leaf.fingerprint] for leaf in older]
                 self._break(f"{place}: {numbers} after generation {least}")
+            elif older:
+                # Put there by hand: from here on it may only become newer again.
+                self._reached[place] = min(max(known[leaf.fingerprint]) for leaf in older)
             if all(leaf.fingerprint in known for leaf in leaves) and leaves and not older:
                 self._reached[place] = min(
                     min(n for n in known[leaf.fingerprint] if n >= least) for leaf in leaves
