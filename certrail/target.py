@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from certrail.aws import Aws
 from certrail.bundle import Bundle, Facts
@@ -131,7 +131,8 @@ class Deployed:
     """What a target holds.
 
     fingerprint: of the leaf it serves, empty where something is there that certrail cannot read.
-    resource: the ARN of what holds it: the ACM certificate, the secret.
+    resource: the ARN of what holds it: the ACM certificate, the secret; empty where its owner has
+    chosen something of his own for it (`Link.follows`).
     not_after: aware, UTC, where the service tells it.
     version: the service's own name for the content, where it has one (a secret's version id).
     since: when `resource` took the place of another one; None where it took none.
@@ -159,6 +160,10 @@ class Deployed:
     def replaced(self) -> str | None:
         """The resource whose place `resource` took."""
         return next(iter(self.superseded), None)
+
+
+# What a target holds that is its owner's, and no business of certrail's any more.
+LEFT = Deployed("", "")
 
 
 class Succession(StrEnum):
@@ -335,12 +340,42 @@ class Link(Target):
         "cannot reach. What is internal is never connected to.",
     )
 
+    # No field, so that no file can say it.
+    _follows: bool = PrivateAttr(default=False)
+
+    @property
+    def follows(self) -> bool:
+        """Whether no pipeline names it, and it only follows from a replaced import to the one that
+        took its place. Where it has neither, its owner has chosen something else in the meantime:
+        it is then left alone, and holds `LEFT`."""
+        return self._follows
+
+    def as_follower(self) -> Self:
+        follower = self.model_copy()
+        follower._follows = True
+        return follower
+
+    def is_left(self, present: Iterable[str | None], context: Context) -> bool:
+        """Whether it only follows, and what is present there is nothing to follow from."""
+        imports = {
+            arn for held in context.needs.values() for arn in (held.resource, *held.superseded)
+        }
+        return self.follows and imports.isdisjoint(present)
+
+    @property
+    def spec(self) -> str:
+        # A file that begins to name it says something new.
+        return f"{super().spec}-follows" if self.follows else super().spec
+
     @abstractmethod
     def link(self, facts: Facts, context: Context) -> Deployed:
         """As `deploy`, with the facts only."""
 
     def deploy(self, bundle: Bundle, context: Context) -> Deployed:
         return self.link(bundle.facts, context)
+
+
+T = TypeVar("T", bound=Target)
 
 
 def place(account: str | None, region: str) -> str:
@@ -366,5 +401,15 @@ def with_needs(targets: Iterable[Target]) -> dict[str, Target]:
 
 
 def as_job(target: Target) -> dict[str, Any]:
-    """The target as it travels in a queue message; `model_validate` of its kind reads it back."""
-    return target.model_dump(mode="json", exclude_defaults=True) | {"type": target.type}
+    """The target as it travels in a queue message; `from_job` reads it back."""
+    follows = {"follows": True} if isinstance(target, Link) and target.follows else {}
+    return target.model_dump(mode="json", exclude_defaults=True) | {"type": target.type} | follows
+
+
+def from_job(kind: type[T], job: Mapping[str, Any]) -> T:
+    """Raises pydantic's ValidationError."""
+    fields = {name: value for name, value in job.items() if name != "follows"}
+    target = kind.model_validate(fields)
+    if job.get("follows") and isinstance(target, Link):
+        return target.as_follower()
+    return target

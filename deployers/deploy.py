@@ -21,7 +21,7 @@ from certrail.bundle import short
 from certrail.errors import BundleRefused, Busy, CertrailError, Superseded, TargetRefused
 from certrail.records import Check, Record, State
 from certrail.store import Current, Store, record_key
-from certrail.target import Context, Deployed, Link, Node, Preflight, Rotation, Target
+from certrail.target import LEFT, Context, Deployed, Link, Node, Preflight, Rotation, Target
 from deployers.job import Role
 from deployers.rollout import held_by_needs, holds, in_progress, settled, waits_for
 
@@ -181,6 +181,8 @@ def deploy_target(
         store.write(key, failed, Record, etag)
         tell(Attempt(record, failed))
         raise
+    # Of what is somebody else's now, nothing was put back.
+    repaired = repaired if held != LEFT else None
     check = _check(target, record, bound, held, now, repaired=repaired is not None)
     done = replace(
         claim,
@@ -191,13 +193,17 @@ def deploy_target(
         claim=None,
         attempts=0,
         error=None,
+        repaired=repaired,
         check=check,
         # Where nobody looks, nobody would ever see it end.
         missed=claim.missed and check is not None,
     )
     store.write(key, done, Record, etag)
     tell(Attempt(record, done))
-    reason = f"now holds {short(current.fingerprint)}" + (f"; {repaired}" if repaired else "")
+    if held == LEFT:
+        reason = "left alone, as its owner has chosen another certificate for it"
+    else:
+        reason = f"now holds {short(current.fingerprint)}" + (f"; {repaired}" if repaired else "")
     return _outcome(Result.DEPLOYED, reason, current, held, repaired)
 
 
@@ -294,7 +300,7 @@ def drift(record: Record, there: Deployed | None) -> str | None:
         return f"{there.resource} was in its place"
     if there.version != held.version:
         return f"somebody had written version {there.version}"
-    if there.fingerprint == record.fingerprint:
+    if there.fingerprint == held.fingerprint:
         return None
     if there.fingerprint:
         return f"{short(there.fingerprint)} was in its place"

@@ -18,7 +18,7 @@ from certrail.errors import CertrailError
 from certrail.messages import LONGEST_WAIT, hold_back
 from certrail.records import Record
 from certrail.store import Store, record_key
-from certrail.target import Target
+from certrail.target import Target, from_job
 from certrail.telling import put_metrics
 from deployers.deploy import deploy_target
 from deployers.job import Job
@@ -47,7 +47,7 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     messages = event["Records"]
     for position, message in enumerate(messages):
         job = Job.from_json(message["body"])
-        target = kind.model_validate(job.target)
+        target = from_job(kind, job.target)
         fields = {"pipeline": job.pipeline, "target": target.address}
         began = datetime.now(UTC)
         by = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", kind.__name__)

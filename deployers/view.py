@@ -13,7 +13,7 @@ from certrail.errors import CertrailError, StateError
 from certrail.pipelines import Pipeline
 from certrail.records import Found, Record, Rollout
 from certrail.store import Current, Store, found_key, record_key, rollout_key
-from certrail.target import Target, with_needs
+from certrail.target import Link, Target, with_needs
 from deployers.kinds.all import AnyTarget
 from deployers.rollout import Gates, gates
 
@@ -81,7 +81,12 @@ def look_at(
         found = written.value if written else None
     targets = with_found(pipeline, found)
     read_all(list(with_needs(targets)))
-    more = followers(records.values(), targets)
+    more = [
+        each
+        for each in followers(records.values(), targets)
+        # What another pipeline is to hold is not moved by this one.
+        if pipeline.claims.get(each.address, pipeline.name) == pipeline.name
+    ]
     read_all([each.address for each in more])
     targets += more
     # The records before the pointer: none is newer than the pointer read after it.
@@ -123,13 +128,13 @@ def with_found(pipeline: Pipeline[Any], found: Found | None) -> list[Target]:
     return list(targets.values())
 
 
-def followers(records: Iterable[Record], named: Iterable[Target]) -> list[Target]:
+def followers(records: Iterable[Record], named: Iterable[Target]) -> list[Link]:
     """The targets that are to follow a replaced import, besides those that are named already."""
     there = set(with_needs(named))
-    found: dict[str, Target] = {}
+    found: dict[str, Link] = {}
     for record in records:
         for job in record.held.followers if record.held else ():
             target = TARGET.validate_python(job)
-            if target.address not in there:
-                found[target.address] = target
+            if target.address not in there and isinstance(target, Link):
+                found[target.address] = target.as_follower()
     return list(found.values())

@@ -21,7 +21,7 @@ from certrail.errors import AwsError, NotCovered, TargetMissing, TargetRefused
 from certrail.grants import Grant, Scope
 from certrail.keys import API_GATEWAY, KeyType
 from certrail.store import spell
-from certrail.target import Context, Deployed, Endpoint, Link, Region, Wrong, asked_for, place
+from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Region, Wrong, asked_for, place
 from deployers.kinds.acm import Acm
 
 DOMAIN_NAME = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
@@ -99,6 +99,8 @@ class Apigateway(Link):
     def observe(self, context: Context) -> Deployed | None:
         domain = self._read(context)
         resource = domain.get(self._member)
+        if self.is_left([resource], context):
+            return LEFT
         if not resource:
             return None
         # The import it should point to, or the one before, whose successor's wave has not begun.
@@ -112,6 +114,8 @@ class Apigateway(Link):
     def link(self, facts: Facts, context: Context) -> Deployed:
         home = context.needs[self._home.address]
         domain = self._read(context)
+        if self.is_left([domain.get(self._member)], context):
+            return LEFT
         self._check(domain, facts)
         if domain.get(self._member) != home.resource:
             self._check_available(domain)

@@ -18,7 +18,7 @@ from certrail.bundle import Facts, covers
 from certrail.errors import AwsError, NotCovered, TargetMissing, TargetRefused
 from certrail.grants import Grant, Scope
 from certrail.keys import CLOUDFRONT, KeyType
-from certrail.target import Context, Deployed, Endpoint, Link, Wrong, asked_for
+from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Wrong, asked_for
 from deployers.kinds.acm import Acm
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class Cloudfront(Link):
         there = self._read(context)["Distribution"]
         viewer = there["DistributionConfig"].get("ViewerCertificate", {})
         resource = viewer.get("ACMCertificateArn") or viewer.get("IAMCertificateId")
+        if self.is_left([resource], context):
+            return LEFT
         if not resource:
             return None
         # The import it should point to, or the one before, whose successor's wave has not begun.
@@ -99,8 +101,10 @@ class Cloudfront(Link):
         for _ in range(TRIES):
             answer = self._read(context)
             config = answer["Distribution"]["DistributionConfig"]
-            self._check(config, facts)
             viewer = config.get("ViewerCertificate", {})
+            if self.is_left([viewer.get("ACMCertificateArn")], context):
+                return LEFT
+            self._check(config, facts)
             if viewer.get("ACMCertificateArn") != home.resource:
                 # The update replaces the whole configuration, so all of it goes back.
                 changed: Any = {**config, "ViewerCertificate": _pointing(viewer, home.resource)}

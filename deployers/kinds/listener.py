@@ -21,7 +21,7 @@ from certrail.bundle import Facts
 from certrail.errors import AwsError, BundleRefused, DeployError, TargetMissing, TargetRefused
 from certrail.grants import Grant, Scope
 from certrail.keys import ALB, NLB, KeyType
-from certrail.target import Context, Deployed, Endpoint, Link, Wrong, asked_for, region_named
+from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Wrong, asked_for, region_named
 from deployers.kinds.acm import Acm
 
 if TYPE_CHECKING:
@@ -133,13 +133,11 @@ class Listener(Link):
 
     def observe(self, context: Context) -> Deployed | None:
         held = self._read(context)
+        if self.is_left(held.all, context):
+            return LEFT
         # The import it should have, or the one before, whose successor's wave has not begun.
         for known in (context.needs.get(self._home.address), context.held):
-            if (
-                known
-                and known.resource in held.listed
-                and self.default <= (known.resource == held.default)
-            ):
+            if known and self._has(known.resource, held):
                 # Of several for one name the load balancer shows one, and may choose this.
                 stale = self._superseded(context, known.resource)
                 if beside := min(stale & held.all, default=None):
@@ -148,7 +146,7 @@ class Listener(Link):
                     known.fingerprint,
                     known.resource,
                     known.not_after,
-                    endpoints=self._endpoints(context, context.names),
+                    endpoints=self._endpoints(context, context.names, known.resource, held),
                 )
         if self.default and held.default:
             return Deployed("", held.default)
@@ -161,18 +159,24 @@ class Listener(Link):
         home = context.needs[self._home.address]
         arn = home.resource
         held = self._read(context)
+        if self.is_left(held.all, context):
+            return LEFT
         superseded = self._superseded(context, arn)
-        # A default that was an import of ours follows, whoever made it the default.
-        taken = self.default or held.default in home.superseded
-        wanted = Held(arn if taken else held.default, (held.listed - superseded) | {arn})
-        # Of a default, not even the entry in the list can be removed.
-        if wanted.default in superseded & held.listed:
-            wanted = Held(wanted.default, wanted.listed | {wanted.default})
+        if self.follows and superseded.isdisjoint(held.all):
+            # It has followed. What its owner has changed since is his.
+            wanted = held
+        else:
+            # A default that was an import of ours follows, whoever made it the default.
+            taken = (self.default and not self.follows) or held.default in home.superseded
+            wanted = Held(arn if taken else held.default, (held.listed - superseded) | {arn})
+            # Of a default, not even the entry in the list can be removed.
+            if wanted.default in superseded & held.listed:
+                wanted = Held(wanted.default, wanted.listed | {wanted.default})
         if wanted != held:
             self._check_protocol(context)
         try:
             # In this order there is never a moment in which the new name is not served.
-            if arn not in held.listed:
+            if wanted.listed - held.listed:
                 elb.add_listener_certificates(
                     ListenerArn=self.listener, Certificates=[{"CertificateArn": arn}]
                 )
@@ -186,8 +190,14 @@ class Listener(Link):
                 )
         except AwsError as error:
             raise self._refused(error, arn) from error
-        endpoints = self._endpoints(context, facts.domains)
+        endpoints = self._endpoints(context, facts.domains, arn, wanted)
         return Deployed(facts.fingerprint, arn, facts.not_after, endpoints=endpoints)
+
+    def _has(self, arn: str, held: Held) -> bool:
+        """Whether the listener has the import where it is to have it."""
+        if self.follows:
+            return arn in held.all
+        return arn in held.listed and self.default <= (arn == held.default)
 
     def _superseded(self, context: Context, arn: str) -> set[str]:
         """What is to stand nowhere on the listener once `arn` does."""
@@ -195,7 +205,9 @@ class Listener(Link):
         before = {*home.superseded} if home else set()
         return (before | ({context.held.resource} if context.held else set())) - {arn}
 
-    def _endpoints(self, context: Context, names: tuple[str, ...]) -> tuple[Endpoint, ...]:
+    def _endpoints(
+        self, context: Context, names: tuple[str, ...], arn: str, held: Held
+    ) -> tuple[Endpoint, ...]:
         """At the load balancer's own name, behind which are the addresses of all its zones."""
         if not self.verify or not names:
             return ()
@@ -207,7 +219,8 @@ class Listener(Link):
             (listener,) = elb.describe_listeners(ListenerArns=[self.listener])["Listeners"]
         except AwsError as error:
             raise self._refused(error, "") from error
-        asked = asked_for(names) + (("",) if self.default else ())
+        default = self.default and arn == held.default
+        asked = asked_for(names) + (("",) if default else ())
         return (Endpoint(host, listener["Port"], asked),)
 
     def _host(self, elb: ElasticLoadBalancingv2Client, context: Context) -> str | None:

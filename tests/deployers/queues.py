@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from certrail.store import current_key
+from certrail.target import from_job
 from deployers import handler, router
 from deployers.job import Job
 from deployers.kinds.all import KINDS
@@ -57,7 +58,7 @@ class Queues:
     def jobs(self) -> list[str]:
         """The addresses that there are jobs for, by pipeline."""
         return sorted(
-            f"{job.pipeline}: {KINDS[kind].model_validate(job.target).address}"
+            f"{job.pipeline}: {from_job(KINDS[kind], job.target).address}"
             for kind in KINDS
             for job in (Job.from_json(message["Body"]) for message in self.take(kind))
         )

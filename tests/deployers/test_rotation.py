@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from certrail.bundle import fingerprint
 from certrail.errors import AccessDenied, NotCovered, TargetRefused
@@ -16,7 +19,17 @@ from certrail.keys import KeyType
 from certrail.pipelines import Pipelines, load
 from certrail.records import Rollout, State
 from certrail.store import rollout_key
-from certrail.target import Context, Rotation, Succession, Target, as_job, with_needs
+from certrail.target import (
+    LEFT,
+    Context,
+    Rotation,
+    Succession,
+    Target,
+    as_job,
+    asked_for,
+    from_job,
+    with_needs,
+)
 from deployers import router
 from deployers.deploy import LEASE, Outcome, Result, deploy_target, preflight_target
 from deployers.kinds.acm import RETIRE_AFTER, Acm
@@ -25,7 +38,7 @@ from deployers.kinds.apigateway import Apigateway
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.rollout import Action, gates, plan
-from deployers.view import followers
+from deployers.view import followers, look_at
 from sandbox import resources
 from sandbox.rules.acm import AWS
 from tests.certrail.bundles import NOW, make_bundle
@@ -116,7 +129,10 @@ def test_a_listener_that_no_file_names_moves_in_the_place_where_it_had_it(cloud:
     deploy(cloud, HOME)
     new = resource(cloud, HOME)
     moving = follow(cloud, HOME)
-    assert list(moving.values()) == [Listener(listener=ALB, default=True), Listener(listener=NLB)]
+    assert list(moving.values()) == [
+        Listener(listener=ALB, default=True).as_follower(),
+        Listener(listener=NLB).as_follower(),
+    ]
     for target in moving.values():
         deploy(cloud, target)
     assert sorted(certificates(cloud)) == sorted([(new, True), (new, False), (foreign, False)])
@@ -163,12 +179,134 @@ def test_a_distribution_and_a_domain_name_move(cloud: Cloud) -> None:
     cloud.publish(key_type=KeyType.RSA_2048)
     deploy(cloud, US, Rotation.IN_PLACE)
     new = resource(cloud, US)
-    assert set(follow(cloud, US).values()) == set(named)
+    assert list(follow(cloud, US)) == [each.address for each in named]
     for target in follow(cloud, US).values():
         deploy(cloud, target, Rotation.IN_PLACE)
         assert resource(cloud, target) == new
     shown = cloud.client("cloudfront").get_distribution_config(Id="E1")["DistributionConfig"]
     assert shown["ViewerCertificate"]["ACMCertificateArn"] == new
+
+
+def test_who_got_another_certificate_from_its_owner_meanwhile_is_left_alone(cloud: Cloud) -> None:
+    """A distribution, a domain name and two listeners, in a wave that comes days later."""
+    resources.distribution("E1", DOMAINS, session=cloud.session, endpoint=cloud.endpoint)
+    resources.domain_name(
+        DOMAINS[0], session=cloud.session, endpoint=cloud.endpoint, region="us-east-1"
+    )
+    gateway = Apigateway(domain_name=DOMAINS[0], region="us-east-1")
+    cloud.publish()
+    for each in (HOME, US, Cloudfront(distribution="E1"), gateway):
+        deploy(cloud, each)
+    listener(cloud, resource(cloud, HOME))
+    listener(cloud, resource(cloud, HOME), at=NLB, default=False)
+    olds = [resource(cloud, HOME), resource(cloud, US)]
+    cloud.publish()
+    for each in (HOME, US):
+        deploy(cloud, each)
+    moving = [*follow(cloud, HOME).values(), *follow(cloud, US).values()]
+    assert len(moving) == 4
+
+    theirs = resources.imported_certificate(DOMAINS, region=REGION)
+    at_the_edge = resources.imported_certificate(DOMAINS, region="us-east-1")
+    elb = cloud.client("elbv2")
+    elb.modify_listener(ListenerArn=ALB, Certificates=[{"CertificateArn": theirs}])
+    for at in (ALB, NLB):
+        elb.remove_listener_certificates(ListenerArn=at, Certificates=[{"CertificateArn": olds[0]}])
+    point(cloud, "E1", at_the_edge)
+    cloud.client("apigateway", "us-east-1").update_domain_name(
+        domainName=DOMAINS[0],
+        patchOperations=[
+            {"op": "replace", "path": "/regionalCertificateArn", "value": at_the_edge}
+        ],
+    )
+    with cloud.journal() as calls:
+        first = [deploy(cloud, each) for each in moving]
+        again = [deploy(cloud, each) for each in moving]
+    assert [call.action for call in calls if call.writes] == []
+    assert {each.reason for each in first} == {
+        "left alone, as its owner has chosen another certificate for it"
+    }
+    assert {each.result for each in again} == {Result.UNCHANGED}
+    records = [cloud.recorded(each) for each in moving]
+    assert {(each.state, each.held, each.check) for each in records} == {
+        (State.DEPLOYED, LEFT, None)
+    }
+    # Nobody uses the old ones any more.
+    for each in (HOME, US):
+        deploy(cloud, each, now=LATER)
+    assert [exists(cloud, arn) for arn in olds] == [False, False]
+
+
+def test_who_has_followed_may_still_be_given_another_certificate(cloud: Cloud) -> None:
+    cloud.publish()
+    deploy(cloud, HOME)
+    listener(cloud, resource(cloud, HOME))
+    cloud.publish()
+    deploy(cloud, HOME)
+    (target,) = follow(cloud, HOME).values()
+    deploy(cloud, target)
+    new = resource(cloud, HOME)
+    theirs = resources.imported_certificate(DOMAINS, region=REGION)
+    elb = cloud.client("elbv2")
+    elb.modify_listener(ListenerArn=ALB, Certificates=[{"CertificateArn": theirs}])
+    with cloud.journal() as calls:
+        outcome = deploy(cloud, target)
+    assert outcome.held
+    # The list still has it. Clients that ask for no name get what the owner has chosen.
+    assert [each.server_names for each in outcome.held.endpoints] == [asked_for(DOMAINS)]
+    elb.remove_listener_certificates(ListenerArn=ALB, Certificates=[{"CertificateArn": new}])
+    with cloud.journal() as more:
+        outcome = deploy(cloud, target)
+    assert (outcome.held, outcome.repaired) == (LEFT, None)
+    assert [call.action for call in [*calls, *more] if call.writes] == []
+
+
+def test_what_its_owner_gave_back_to_a_replaced_import_follows_again(cloud: Cloud) -> None:
+    cloud.publish()
+    deploy(cloud, HOME)
+    old = resource(cloud, HOME)
+    listener(cloud, old, default=False)
+    cloud.publish()
+    deploy(cloud, HOME)
+    (target,) = follow(cloud, HOME).values()
+    elb = cloud.client("elbv2")
+    entry = [{"CertificateArn": old}]
+    elb.remove_listener_certificates(ListenerArn=ALB, Certificates=entry)
+    assert deploy(cloud, target).held == LEFT
+    elb.add_listener_certificates(ListenerArn=ALB, Certificates=entry)
+    deploy(cloud, target)
+    assert [arn for arn, is_default in certificates(cloud) if not is_default] == [
+        resource(cloud, HOME)
+    ]
+
+
+def test_what_the_file_begins_to_name_is_deployed_to_at_once(cloud: Cloud) -> None:
+    named = Listener(listener=ALB)
+    job = as_job(named.as_follower())
+    assert from_job(Listener, job) == named.as_follower() != named
+    assert named.as_follower().spec != named.spec
+    with pytest.raises(ValidationError, match="follows"):
+        TypeAdapter(AnyTarget).validate_python(job)
+
+
+def test_what_another_pipeline_of_the_file_names_is_not_moved(cloud: Cloud) -> None:
+    resources.distribution("E1", DOMAINS, session=cloud.session, endpoint=cloud.endpoint)
+    cloud.publish()
+    deploy(cloud, US)
+    home = cloud.recorded(US).held
+    assert home
+    point(cloud, "E1", home.resource)
+    cloud.publish()
+    deploy(cloud, US)
+    (pipeline,) = load(WAVES, "pipelines.yaml", Pipelines[AnyTarget]).pipelines
+    alone = replace(pipeline, targets=(US,), claims={})
+    claimed = replace(alone, claims={"cloudfront/E1": "blog"})
+    with ThreadPoolExecutor(1) as readers:
+        found = [look_at(cloud.store, each, readers).targets for each in (alone, claimed)]
+    assert [[each.address for each in targets] for targets in found] == [
+        [US.address, "cloudfront/E1"],
+        [US.address],
+    ]
 
 
 def test_who_cannot_follow_says_why_and_is_served_as_before(cloud: Cloud) -> None:
@@ -533,6 +671,19 @@ def pass_waves(cloud: Cloud, count: int) -> None:
         passed=count,
     )
     cloud.store.write(rollout_key(PIPELINE), rollout, Rollout, seen.etag if seen else None)
+
+
+def point(cloud: Cloud, distribution: str, arn: str) -> None:
+    """As its owner does it."""
+    client = cloud.client("cloudfront")
+    there = client.get_distribution_config(Id=distribution)
+    config = there["DistributionConfig"]
+    config["ViewerCertificate"] = {
+        "ACMCertificateArn": arn,
+        "SSLSupportMethod": "sni-only",
+        "MinimumProtocolVersion": "TLSv1.2_2021",
+    }
+    client.update_distribution(Id=distribution, IfMatch=there["ETag"], DistributionConfig=config)
 
 
 def points_to(cloud: Cloud, distribution: str) -> str:

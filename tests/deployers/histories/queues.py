@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any
 
 from certrail.store import CONFIG_KEY
+from certrail.target import from_job
 from deployers.job import Job
 from deployers.kinds.all import KINDS
 from tests.deployers.histories.aws import Clock
@@ -48,7 +49,7 @@ class Message:
 
     @property
     def address(self) -> str:
-        return KINDS[self.kind].model_validate(self.job.target).address
+        return from_job(KINDS[self.kind], self.job.target).address
 
     def __str__(self) -> str:
         return f"{self.job.pipeline}: {self.address}, generation {self.job.generation}"
