@@ -135,7 +135,7 @@ class Deployed:
     chosen something of his own for it (`Link.follows`).
     not_after: aware, UTC, where the service tells it.
     version: the service's own name for the content, where it has one (a secret's version id).
-    since: when `resource` took the place of another one; None where it took none.
+    since: when it came to be `resource` that everybody is to point to; None where nobody knows.
     superseded: the resources whose place it took and that may still be there, the last one first:
     nothing is to point to them any more.
     followers: targets, as `as_job` makes them, that point to one of those and that the file may not

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -48,6 +48,8 @@ ARN = re.compile(r"arn:aws[a-z-]*:acm:([a-z0-9-]+):([0-9]{12}):certificate/[A-Za
 # serves it any more (preflight.CLOUDFRONT_LAG), and `InUseBy`, which lags behind, is true again. A
 # rollback in the meantime finds it.
 RETIRE_AFTER = timedelta(days=1)
+# AWS has no figure for how long other services do not know an import yet: it is seconds.
+KNOWN_AFTER = timedelta(hours=1)
 OWNER, PIPELINE = "certrail:owner", "certrail:pipeline"
 READ = ("acm:DescribeCertificate", "acm:GetCertificate", "acm:ListTagsForCertificate")
 IMPORT, TAG = "acm:ImportCertificate", "acm:AddTagsToCertificate"
@@ -132,7 +134,7 @@ class Acm(Target):
         there = self._find(context, bundle.facts)
         if there is None:
             arn = self._import(client, bundle, context)
-            return Deployed(bundle.fingerprint, arn, bundle.facts.not_after)
+            return Deployed(bundle.fingerprint, arn, bundle.facts.not_after, since=context.now)
         arn = there["CertificateArn"]
         self._tag(client, arn)
         if self._holds(client, arn, bundle):
@@ -253,7 +255,7 @@ class Acm(Target):
             bundle.fingerprint,
             arn,
             bundle.facts.not_after,
-            since=context.now if superseded else None,
+            since=context.now,
             superseded=tuple(superseded),
             followers=tuple(followers),
         )
@@ -429,6 +431,11 @@ def _ours(scope: Scope) -> Conditions:
 def identity(context: Context) -> Mapping[str, str]:
     """The tags by which an installation knows a pipeline's resource again."""
     return {OWNER: context.owner, PIPELINE: spell(context.pipeline)}
+
+
+def may_be_unknown(held: Deployed, now: datetime) -> bool:
+    """Whether the import is so young that another service may not know it yet."""
+    return held.since is not None and now - held.since < KNOWN_AFTER
 
 
 def _describe(client: ACMClient, arn: str) -> CertificateDetailTypeDef | None:

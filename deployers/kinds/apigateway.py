@@ -17,13 +17,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field
 
 from certrail.bundle import Facts, covers
-from certrail.errors import AwsError, NotCovered, TargetMissing, TargetRefused
+from certrail.errors import AwsError, BundleRefused, NotCovered, TargetMissing, TargetRefused
 from certrail.grants import Grant, Scope
 from certrail.keys import API_GATEWAY, KeyType
 from certrail.store import spell
 from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Region, Wrong, asked_for, place
-from deployers.kinds.acm import Acm
+from deployers.kinds.acm import Acm, may_be_unknown
 
+UPDATE_DISTRIBUTION = "cloudfront:UpdateDistribution"
 DOMAIN_NAME = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 # "It takes about 40 minutes" for an edge-optimized one; no figure is given for a regional one.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/how-to-edge-optimized-custom-domain-name.html
@@ -71,7 +72,7 @@ class Apigateway(Link):
         if everywhere or any(target.endpoint is EndpointType.EDGE for target in targets):
             # API Gateway changes a distribution of its own, which is in an account of AWS's, and
             # asks whether who wants that may change any (the page above, edge-optimized).
-            grants.append(Grant("PointAtTheEdge", ("cloudfront:UpdateDistribution",)))
+            grants.append(Grant("PointAtTheEdge", (UPDATE_DISTRIBUTION,)))
         return grants
 
     @property
@@ -127,7 +128,7 @@ class Apigateway(Link):
                     ],
                 )
             except AwsError as error:
-                raise self._refused(error, home.resource) from error
+                raise self._refused(error, home, context) from error
         return Deployed(
             facts.fingerprint, home.resource, facts.not_after, endpoints=self._endpoints(domain)
         )
@@ -188,7 +189,8 @@ class Apigateway(Link):
                 retryable=True,
             )
 
-    def _refused(self, error: AwsError, arn: str) -> Exception:
+    def _refused(self, error: AwsError, home: Deployed, context: Context) -> Exception:
+        arn = home.resource
         match error.code:
             case "ConflictException":
                 return TargetRefused(
@@ -197,13 +199,27 @@ class Apigateway(Link):
                     next="It is tried again by itself",
                     retryable=True,
                 )
-            case "BadRequestException":
+            case "BadRequestException" if may_be_unknown(home, context.now):
                 return TargetRefused(
-                    f"API Gateway does not accept {arn} ({error.what})",
+                    f"API Gateway does not accept {arn} yet ({error.what})",
                     where=self.address,
                     next="Right after an import this passes by itself; if it stays, the reason in "
                     "brackets is API Gateway's own",
                     retryable=True,
+                )
+            case "BadRequestException" if UPDATE_DISTRIBUTION in error.what:
+                # The names were compared before, and what is missing is a permission.
+                return TargetRefused(
+                    f"API Gateway cannot change the distribution behind it ({error.what})",
+                    where=self.address,
+                    next=f"Allow {UPDATE_DISTRIBUTION} in the policy of the role that made the "
+                    "call",
+                )
+            case "BadRequestException":
+                return BundleRefused(
+                    f"API Gateway does not accept {arn} ({error.what})",
+                    where=self.address,
+                    next="The reason in brackets is API Gateway's own",
                 )
             case _:
                 return error

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field
 
 from certrail.bundle import Facts, covers
-from certrail.errors import AwsError, NotCovered, TargetMissing, TargetRefused
+from certrail.errors import AwsError, BundleRefused, NotCovered, TargetMissing, TargetRefused
 from certrail.grants import Grant, Scope
 from certrail.keys import CLOUDFRONT, KeyType
 from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Wrong, asked_for
-from deployers.kinds.acm import Acm
+from deployers.kinds.acm import Acm, may_be_unknown
 
 if TYPE_CHECKING:
     from types_boto3_cloudfront.type_defs import GetDistributionResultTypeDef
@@ -115,7 +115,7 @@ class Cloudfront(Link):
                 except AwsError as error:
                     if error.code == "PreconditionFailed":
                         continue
-                    raise self._refused(error, home.resource) from error
+                    raise self._refused(error, home, context) from error
             return Deployed(
                 facts.fingerprint,
                 home.resource,
@@ -168,7 +168,8 @@ class Cloudfront(Link):
                 "distribution",
             )
 
-    def _refused(self, error: AwsError, arn: str) -> Exception:
+    def _refused(self, error: AwsError, home: Deployed, context: Context) -> Exception:
+        arn = home.resource
         if error.code != "InvalidViewerCertificate":
             return error
         if "cover" in error.what:
@@ -178,12 +179,17 @@ class Cloudfront(Link):
                 next="Compare the pipeline's `domains` with the distribution's aliases",
             )
         # The same words for an import of a few seconds ago and for one that will never do.
-        return TargetRefused(
+        if may_be_unknown(home, context.now):
+            return TargetRefused(
+                f"CloudFront does not accept {arn} yet ({error.what})",
+                where=self.address,
+                next="Right after an import this passes by itself",
+                retryable=True,
+            )
+        return BundleRefused(
             f"CloudFront does not accept {arn} ({error.what})",
             where=self.address,
-            next="Right after an import this passes by itself; if it stays, the certificate's CA "
-            "is not one that CloudFront trusts",
-            retryable=True,
+            next="Most often the certificate's CA is not one that CloudFront trusts",
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from certrail.errors import AccessDenied, NotCovered, TargetMissing, TargetRefused
+from certrail.errors import AccessDenied, BundleRefused, NotCovered, TargetMissing, TargetRefused
 from certrail.records import State
 from certrail.target import Endpoint
 from deployers.kinds.acm import Acm
@@ -112,6 +112,27 @@ def test_while_it_is_being_updated_it_is_tried_again(cloud: Cloud) -> None:
     assert [call.action for call in calls if call.writes] == []
     record = cloud.recorded(TARGET)
     assert (record.state, record.next_attempt) == (State.FAILED, NOW + timedelta(minutes=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "late"),
+    [
+        ("The certificate has no valid chain.", BundleRefused),
+        ("Ensure that this user may call cloudfront:UpdateDistribution.", TargetRefused),
+    ],
+)
+def test_what_api_gateway_does_not_accept_an_hour_after_the_import_is_the_bundles_fault(
+    cloud: Cloud, text: str, late: type[TargetRefused]
+) -> None:
+    domain(cloud)
+    cloud.publish()
+    cloud.deploy(Acm(region=REGION))
+    for now, kind in [(NOW, TargetRefused), (NOW + timedelta(hours=1), late)]:
+        cloud.refuse("UpdateDomainName", "BadRequestException", text, 400)
+        (error,) = cloud.settle(TARGET, now=now).values()
+        assert type(error) is kind
+        assert error.retryable is (now == NOW)
+    assert cloud.recorded(TARGET).refused is (late is BundleRefused)
 
 
 def test_somebody_was_quicker(cloud: Cloud) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from certrail.errors import AccessDenied, NotCovered, TargetMissing, TargetRefused
+from certrail.errors import AccessDenied, BundleRefused, NotCovered, TargetMissing, TargetRefused
 from certrail.keys import KeyType
 from certrail.records import State
 from certrail.target import Endpoint, with_needs
@@ -200,6 +200,23 @@ def test_a_certificate_cloudfront_does_not_see_yet_is_tried_again(cloud: Cloud) 
     assert caught.value.retryable
     assert cloud.recorded(TARGET).next_attempt == NOW + timedelta(minutes=1)
     assert cloud.settle(TARGET, now=NOW + timedelta(minutes=1)) == {}
+
+
+def test_what_cloudfront_does_not_accept_an_hour_after_the_import_is_the_bundles_fault(
+    cloud: Cloud,
+) -> None:
+    """A rollout that goes back where the service refuses the bundle asks this."""
+    make(cloud, *DOMAINS)
+    cloud.publish()
+    cloud.deploy(HOME)
+    text = "The specified SSL certificate isn't valid, or doesn't include a valid chain."
+    moments = [NOW, NOW + timedelta(minutes=1), NOW + timedelta(hours=1)]
+    for now in moments:
+        cloud.refuse("UpdateDistribution", "InvalidViewerCertificate", text)
+        (error,) = cloud.settle(TARGET, now=now).values()
+        assert isinstance(error, BundleRefused if now == moments[-1] else TargetRefused)
+    record = cloud.recorded(TARGET)
+    assert (record.refused, record.next_attempt) == (True, None)
 
 
 def test_a_name_cloudfront_misses_is_for_a_person(cloud: Cloud) -> None:
