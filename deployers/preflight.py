@@ -58,7 +58,7 @@ class User:
 
     job: as `as_job` makes it; None for what certrail cannot point elsewhere. stuck: why it cannot.
     names: what it serves and the certificate must cover; None where nobody can know.
-    key_types: what it can serve.
+    key_types: what it can serve. stays: why it cannot follow, whatever the certificate.
     """
 
     who: str
@@ -66,6 +66,7 @@ class User:
     stuck: str = ""
     names: tuple[str, ...] | None = ()
     key_types: frozenset[KeyType] = field(default=frozenset(KeyType))
+    stays: str = ""
 
 
 def must_know_users(present: Import, facts: Facts, rotation: Rotation, now: datetime) -> bool:
@@ -187,4 +188,4 @@ def _movers(facts: Facts, users: Sequence[User]) -> Iterator[Mover]:
         elif facts.key_type not in user.key_types:
             yield Mover(user.job, f"it cannot serve {facts.key_type} keys")
         else:
-            yield Mover(user.job)
+            yield Mover(user.job, user.stays)

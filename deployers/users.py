@@ -26,6 +26,15 @@ WITHOUT_SWAP = {
     "ec2": "Verified Access cannot point an endpoint to another certificate",
     "iot": "IoT cannot point a domain configuration to another certificate",
 }
+# What DescribeAccountLimits calls the quota, by how a load balancer's path begins. Defaults do not
+# count. Where AWS does not say it, it is the one that everybody begins with.
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-limits.html
+CERTIFICATES = {
+    "app": "certificates-per-application-load-balancer",
+    "net": "certificates-per-network-load-balancer",
+}
+CERTIFICATES_AT_FIRST = 25
 # How a region that the account has not enabled answers.
 NOT_ENABLED = {"AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"}
 GET_CONFIG = "cloudfront:GetDistributionConfig"
@@ -37,7 +46,7 @@ def grants(scope: Scope, regions: Sequence[str]) -> list[Grant]:
     """What IAM has to allow to read who uses imports of these regions; a star for any."""
     of_cloudfront = "*" in regions or "us-east-1" in regions
     domains = ["*"] if of_cloudfront else regions
-    listeners = ("DescribeListenerCertificates", "DescribeListeners")
+    listeners = ("DescribeAccountLimits", "DescribeListenerCertificates", "DescribeListeners")
     distributions = (scope.arn("cloudfront", "", "distribution/*"),)
     return [
         *([Grant("SeeDistributions", (GET_CONFIG,), distributions)] if of_cloudfront else []),
@@ -125,24 +134,54 @@ def _listeners(
         if error.code == "LoadBalancerNotFound":
             return
         raise
-    for listener in listeners:
-        arn = listener["ListenerArn"]
-        held = [
-            each.get("IsDefault", False)
+    held = {
+        listener["ListenerArn"]: [
+            (each["CertificateArn"], each.get("IsDefault", False))
             for page in elb.get_paginator("describe_listener_certificates").paginate(
-                ListenerArn=arn
+                ListenerArn=listener["ListenerArn"]
             )
             for each in page["Certificates"]
-            if each["CertificateArn"] == certificate
         ]
-        if held:
-            default = {"default": True} if any(held) else {}
-            path = arn.partition(":listener/")[2]
-            yield User(
-                f"listener/{path}",
-                _job("listener", account, listener=arn, **default),
-                key_types=ALB if path.startswith("app/") else NLB,
-            )
+        for listener in listeners
+    }
+    places = {
+        arn: [is_default for each, is_default in certificates if each == certificate]
+        for arn, certificates in held.items()
+    }
+    if not any(places.values()):
+        return
+    kind = balancer.partition(":loadbalancer/")[2].partition("/")[0]
+    limit = _limit(CERTIFICATES[kind], region, aws)
+    listed = sum(not is_default for each in held.values() for _, is_default in each)
+    room = limit - listed
+    for arn, here in places.items():
+        if not here:
+            continue
+        default = {"default": True} if any(here) else {}
+        yield User(
+            f"listener/{arn.partition(':listener/')[2]}",
+            _job("listener", account, listener=arn, **default),
+            key_types=ALB if kind == "app" else NLB,
+            # For a moment the list has both.
+            stays=""
+            if room > 0
+            else f"its load balancer may list {limit} certificates and lists {listed}, and both "
+            "are listed while it moves: remove one that nothing needs, or ask for more",
+        )
+        if all(here):
+            # The list gets one that it did not have.
+            room -= 1
+
+
+def _limit(name: str, region: str, aws: Aws) -> int:
+    pages = aws.elbv2(region).get_paginator("describe_account_limits")
+    found = (
+        int(limit["Max"])
+        for page in pages.paginate()
+        for limit in page["Limits"]
+        if limit.get("Name") == name
+    )
+    return next(found, CERTIFICATES_AT_FIRST)
 
 
 def _regional_domains(

@@ -6,6 +6,7 @@ Sources:
        https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RemoveListenerCertificates.html
        https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeListenerCertificates.html
        https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html
+       https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeAccountLimits.html
   ALB  https://docs.aws.amazon.com/elasticloadbalancing/latest/application/https-listener-certificates.html
   NLB  https://docs.aws.amazon.com/elasticloadbalancing/latest/network/tls-listener-certificates.html
 
@@ -37,6 +38,17 @@ from sandbox.rules.acm import domain_names, key_algorithm
 
 SECURE = ("HTTPS", "TLS")
 EXTRA_CERTIFICATES = 25
+# The quotas that an account begins with.
+LIMITS = {
+    "target-groups": 3000,
+    "targets-per-application-load-balancer": 1000,
+    "listeners-per-application-load-balancer": 50,
+    "rules-per-application-load-balancer": 100,
+    "application-load-balancers": 50,
+    "network-load-balancers": 50,
+    "certificates-per-application-load-balancer": EXTRA_CERTIFICATES,
+    "certificates-per-network-load-balancer": EXTRA_CERTIFICATES,
+}
 PAGE = 400
 TAGGED_AT_ONCE = 20
 EC_KEYS = {"EC_prime256v1", "EC_secp384r1", "EC_secp521r1"}
@@ -258,6 +270,20 @@ def describe_listener_certificates(self: ELBV2Response) -> ActionResult:
     )
 
 
+def describe_account_limits(self: ELBV2Response) -> ActionResult:
+    """Paginated; every limit is a number as text."""
+    limits = LIMITS | {name: EXTRA_CERTIFICATES for name in LIMITS if "certificates" in name}
+    start = int(self._get_param("Marker") or 0)
+    size = self._get_int_param("PageSize", PAGE)
+    if not 1 <= size <= PAGE:
+        raise ELBClientError("ValidationError", f"PageSize must be between 1 and {PAGE}")
+    end = start + size
+    rows = [{"Name": name, "Max": str(limit)} for name, limit in limits.items()]
+    return ActionResult(
+        {"Limits": rows[start:end], "NextMarker": str(end) if end < len(rows) else None}
+    )
+
+
 _moto_tags = ELBv2Backend.describe_tags
 
 
@@ -294,6 +320,7 @@ REPLACED: dict[type | ModuleType, dict[str, Any]] = {
     },
     ELBV2Response: {
         "create_listener": create_listener,
+        "describe_account_limits": describe_account_limits,
         "describe_listener_certificates": describe_listener_certificates,
         "RESPONSE_KEY_PATH_TO_TRANSFORMER": {
             **ELBV2Response.RESPONSE_KEY_PATH_TO_TRANSFORMER,

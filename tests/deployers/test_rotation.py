@@ -343,6 +343,27 @@ def test_a_key_that_a_follower_cannot_serve_is_refused_before_any_call(cloud: Cl
     assert "cannot serve rsa-4096" in (cloud.recorded(target).error or "")
 
 
+def test_a_full_load_balancer_is_known_before_the_first_write(cloud: Cloud) -> None:
+    cloud.publish()
+    deploy(cloud, HOME)
+    listener(cloud, resource(cloud, HOME))
+    listener(cloud, resource(cloud, HOME), at=NLB)
+    for number in range(24):
+        other = resources.imported_certificate([f"{number}.example.net"], region=REGION)
+        cloud.client("elbv2").add_listener_certificates(
+            ListenerArn=ALB, Certificates=[{"CertificateArn": other}]
+        )
+    cloud.publish(key_type=KeyType.RSA_2048)
+    ahead = preflight_target(
+        cloud.store, HOME, PIPELINE, role=None, aws=cloud.aws, rotation=Rotation.IN_PLACE, now=NOW
+    )
+    assert ahead
+    assert {mover.job["listener"]: mover.stays[:47] for mover in ahead.movers} == {
+        ALB: "its load balancer may list 25 certificates and ",
+        NLB: "",
+    }
+
+
 def test_where_something_cannot_be_moved_nothing_is_written(cloud: Cloud) -> None:
     cloud.publish()
     deploy(cloud, US)

@@ -79,6 +79,66 @@ def test_each_listener_in_the_place_where_it_has_it(cloud: Cloud) -> None:
     assert (default.key_types, listed.key_types) == (ALB_KEYS, NLB_KEYS)
 
 
+def fill(cloud: Cloud, entries: int, listener: str = ALB) -> None:
+    for number in range(entries):
+        other = resources.imported_certificate([f"{number}.example.net"], region=REGION)
+        cloud.client("elbv2").add_listener_certificates(
+            ListenerArn=listener, Certificates=[{"CertificateArn": other}]
+        )
+
+
+@pytest.mark.parametrize(
+    ("entries", "quota", "stay"), [(3, 5, []), (4, 5, [ALB]), (4, None, []), (4, 6, [])]
+)
+def test_who_has_no_room_for_both_certificates_stays(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, entries: int, quota: int | None, stay: list[str]
+) -> None:
+    if quota:
+        monkeypatch.setattr("sandbox.rules.elbv2.EXTRA_CERTIFICATES", quota)
+    arn = imported(cloud)
+    second = ALB[:-1] + "3"
+    for listener in (ALB, second):
+        resources.listener(listener, session=cloud.session, endpoint=cloud.endpoint)
+    # Those of all its listeners count, its defaults do not.
+    fill(cloud, entries, second)
+    cloud.client("elbv2").add_listener_certificates(
+        ListenerArn=ALB, Certificates=[{"CertificateArn": arn}]
+    )
+    users = found(cloud, arn)
+    assert [user.job and user.job["listener"] for user in users] == [ALB]
+    assert [user.job and user.job["listener"] for user in users if user.stays] == stay
+    for user in users if stay else ():
+        assert "may list 5 certificates and lists 5" in user.stays
+
+
+def test_a_default_that_is_not_in_the_list_takes_a_place_for_good(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.rules.elbv2.EXTRA_CERTIFICATES", 3)
+    arn = imported(cloud)
+    listeners = [ALB, ALB[:-1] + "3", ALB[:-1] + "4"]
+    for listener in listeners:
+        resources.listener(listener, session=cloud.session, endpoint=cloud.endpoint)
+        cloud.client("elbv2").modify_listener(
+            ListenerArn=listener, Certificates=[{"CertificateArn": arn}]
+        )
+    fill(cloud, 1)
+    assert [bool(user.stays) for user in found(cloud, arn)] == [False, False, True]
+
+
+def test_a_quota_that_aws_does_not_say_is_the_one_everybody_begins_with(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn = imported(cloud)
+    resources.listener(NLB, session=cloud.session, endpoint=cloud.endpoint)
+    cloud.client("elbv2").modify_listener(ListenerArn=NLB, Certificates=[{"CertificateArn": arn}])
+    monkeypatch.setattr("sandbox.rules.elbv2.LIMITS", {})
+    fill(cloud, 24, NLB)
+    assert [user.stays for user in found(cloud, arn)] == [""]
+    fill(cloud, 1, NLB)
+    assert ["may list 25" in user.stays for user in found(cloud, arn)] == [True]
+
+
 def test_domain_names_explain_what_is_awss_own(cloud: Cloud) -> None:
     arn = imported(cloud)
     domain(cloud, arn, NAMES[0])

@@ -64,6 +64,7 @@ WITHOUT_RESOURCE = {
     "cloudfront:ListDistributions",
     "cloudwatch:DescribeAlarmHistory",
     "cloudwatch:DescribeAlarms",
+    "elasticloadbalancing:DescribeAccountLimits",
     "elasticloadbalancing:DescribeListenerCertificates",
     "elasticloadbalancing:DescribeListeners",
     "elasticloadbalancing:DescribeLoadBalancers",

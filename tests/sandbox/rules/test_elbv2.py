@@ -305,3 +305,21 @@ class TestStatedAddress:
         assert found["LoadBalancers"][0]["Type"] == "application"
         rows = cloud.within("eu-west-1").elbv2.describe_listeners(LoadBalancerArn=balancer)
         assert [row["ListenerArn"] for row in rows["Listeners"]] == [where]
+
+
+class TestDescribeAccountLimits:
+    def test_says_the_quota_that_is_enforced(self, cloud: Cloud) -> None:
+        pages = cloud.elbv2.get_paginator("describe_account_limits")
+        found = [
+            limit
+            for page in pages.paginate(PaginationConfig={"PageSize": 3})
+            for limit in page["Limits"]
+        ]
+        limits = {limit["Name"]: limit["Max"] for limit in found}
+        assert len(limits) == len(found)
+        assert limits["certificates-per-application-load-balancer"] == "25"
+        assert limits["certificates-per-network-load-balancer"] == "25"
+
+    def test_of_a_page_size(self, cloud: Cloud) -> None:
+        with refused("ValidationError"):
+            cloud.elbv2.describe_account_limits(PageSize=401)
