@@ -116,6 +116,8 @@ def _distribution(
         _job("cloudfront", account, distribution=distribution),
         names=tuple(config.get("Aliases", {}).get("Items", ())),
         key_types=CLOUDFRONT,
+        # Promoting it would carry the certificate over to the primary one.
+        stays="a staging distribution: update or promote it" if config.get("Staging") else "",
     )
 
 

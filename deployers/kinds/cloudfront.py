@@ -156,7 +156,9 @@ class Cloudfront(Link):
                 f"{self.distribution} is a staging distribution, and promoting it would carry its "
                 "certificate over to the primary one",
                 where=self.address,
-                next="Name the primary distribution instead",
+                next="It still has an import that was replaced: update or promote it"
+                if self.follows
+                else "Name the primary distribution instead",
             )
         aliases = config.get("Aliases", {}).get("Items", [])
         bare = [alias for alias in aliases if not covers(facts.domains, alias)]

@@ -186,6 +186,14 @@ def test_who_cannot_serve_the_key_stays(key_type: KeyType, stay: list[str]) -> N
     assert kept == dict.fromkeys(stay, f"it cannot serve {key_type} keys")
 
 
+def test_who_cannot_follow_for_a_reason_of_its_own_stays() -> None:
+    found = way(
+        users=[replace(DISTRIBUTION, stays="a reason"), BALANCER], rotation=Rotation.REPLACE
+    )
+    assert found.way is Succession.REPLACE
+    assert [mover.stays for mover in found.movers] == ["a reason", ""]
+
+
 @pytest.mark.parametrize(
     ("present", "rotation"),
     [(replace(PRESENT, algorithm="RSA_2048"), Rotation.IN_PLACE), (PRESENT, Rotation.REPLACE)],

@@ -40,14 +40,16 @@ def domain(cloud: Cloud, arn: str, name: str, region: str = REGION, *, edge: boo
     )
 
 
-def distribution(cloud: Cloud, arn: str, aliases: list[str]) -> None:
+def distribution(cloud: Cloud, arn: str, aliases: list[str], **changes: Any) -> None:
     resources.distribution("E1", aliases, session=cloud.session, endpoint=cloud.endpoint)
     client = cloud.client("cloudfront")
     there = client.get_distribution_config(Id="E1")
     config = there["DistributionConfig"]
     viewer = {**config["ViewerCertificate"], "ACMCertificateArn": arn, "Certificate": arn}
     client.update_distribution(
-        Id="E1", IfMatch=there["ETag"], DistributionConfig={**config, "ViewerCertificate": viewer}
+        Id="E1",
+        IfMatch=there["ETag"],
+        DistributionConfig={**config, "ViewerCertificate": viewer, **changes},
     )
 
 
@@ -62,6 +64,13 @@ def test_a_distribution_with_its_aliases(cloud: Cloud) -> None:
     assert user.job == as_job(Cloudfront(distribution="E1", account="edge"))
     assert user.names == tuple(NAMES)
     assert user.key_types == Cloudfront(distribution="E1").key_types
+
+
+def test_a_staging_distribution_stays(cloud: Cloud) -> None:
+    arn = imported(cloud, "us-east-1")
+    distribution(cloud, arn, NAMES, Staging=True)
+    (user,) = found(cloud, arn)
+    assert user.stays == "a staging distribution: update or promote it"
 
 
 def test_each_listener_in_the_place_where_it_has_it(cloud: Cloud) -> None:
