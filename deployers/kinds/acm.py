@@ -136,14 +136,15 @@ class Acm(Target):
             arn = self._import(client, bundle, context)
             return Deployed(bundle.fingerprint, arn, bundle.facts.not_after, since=context.now)
         arn = there["CertificateArn"]
-        self._tag(client, arn)
         if self._holds(client, arn, bundle):
+            self._tag(client, arn)
             return self._holding(bundle, arn, context)
         before = self._decide(there, bundle.facts, context, chained=bool(bundle.chain))
         match before.way:
             case Succession.IN_PLACE:
                 for reason in before.reasons:
                     log.warning("imported in place, although: %s", reason)
+                self._tag(client, arn)
                 self._import(client, bundle, context, arn)
                 return self._holding(bundle, arn, context)
             case Succession.REPLACE:
@@ -228,6 +229,8 @@ class Acm(Target):
         new = next((arn for arn in ours if self._holds(client, arn, bundle)), None)
         if new is None:
             new = self._import(client, bundle, context, replacing=True)
+        else:
+            self._tag(client, new)
         log.info("%s takes the place of %s: %s", new, old, "; ".join(before.reasons))
         return self._succeed(bundle, new, context, old, before.movers)
 

@@ -380,8 +380,10 @@ def test_where_something_cannot_be_moved_nothing_is_written(cloud: Cloud) -> Non
     }
     cloud.publish()
     cloud.answer("DescribeCertificate", {"Certificate": detail})
+    # Not even the tags that the file has gained.
+    tagged = US.model_copy(update={"tags": {"team": "web"}})
     with cloud.journal() as calls, pytest.raises(TargetRefused, match="AppSync or Cognito"):
-        deploy(cloud, US)
+        deploy(cloud, tagged)
     assert [call.action for call in calls if call.writes] == []
     record = cloud.recorded(US)
     assert (record.state, record.next_attempt) == (State.FAILED, None)
@@ -448,6 +450,18 @@ def test_a_rollback_points_back_to_the_import_that_has_it(cloud: Cloud) -> None:
     assert held
     assert held.superseded == (seen[1],)
     assert held.fingerprint == bundles[0].fingerprint
+
+
+def test_an_import_that_is_found_again_gets_the_tags_that_the_file_gained(cloud: Cloud) -> None:
+    bundles = [make_bundle(DOMAINS) for _ in range(2)]
+    for bundle in bundles:
+        cloud.publish(bundle=bundle)
+        deploy(cloud, HOME)
+    cloud.publish(bundle=bundles[0])
+    tagged = Acm(region=REGION, tags={"team": "web"})
+    deploy(cloud, tagged)
+    tags = cloud.client("acm").list_tags_for_certificate(CertificateArn=resource(cloud, tagged))
+    assert {"Key": "team", "Value": "web"} in tags["Tags"]
 
 
 def test_a_lost_record_does_not_lose_who_has_to_follow(cloud: Cloud) -> None:
