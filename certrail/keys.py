@@ -26,5 +26,7 @@ CLOUDFRONT = frozenset({KeyType.ECDSA_P256, KeyType.RSA_2048, KeyType.RSA_3072})
 ALB = frozenset(KeyType)
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/tls-listener-certificates.html
 NLB = ALB - {KeyType.RSA_4096}
+# What their listeners speak that have certificates.
+SECURE = ("HTTPS", "TLS")
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/how-to-specify-certificate-for-custom-domain-name.html
 API_GATEWAY = frozenset({KeyType.ECDSA_P256, KeyType.RSA_2048})

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from certrail.aws import Aws
 from certrail.errors import AwsError, CertrailError
+from certrail.keys import SECURE
 from certrail.pipelines.selection import Certificate, Item, Location
+from deployers.ownership import tags_of
 
 if TYPE_CHECKING:
     from types_boto3_acm.literals import KeyAlgorithmType
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SECURE = ("HTTPS", "TLS")
 # docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html
 TAGS_AT_ONCE = 20
 # Without them ListCertificates gives RSA keys of up to 2048 bits only.
@@ -122,7 +123,7 @@ class Inventory:
                 if error.code in GONE:
                     return None
                 raise
-            return _tags(answer["Tags"].get("Items", []))
+            return tags_of(answer["Tags"].get("Items", []))
 
         return self._once(("tags", item.arn), ask)
 
@@ -175,14 +176,14 @@ class Inventory:
                         found |= self._tags_of_balancing(at, [arn])
                 continue
             for each in answer["TagDescriptions"]:
-                found[each["ResourceArn"]] = _tags(each.get("Tags", []))
+                found[each["ResourceArn"]] = tags_of(each.get("Tags", []))
         return found
 
     def _secrets(self, at: Location) -> Iterator[Item]:
         pages = self._at(at).secretsmanager(at.region).get_paginator("list_secrets")
         for page in pages.paginate(PaginationConfig={"PageSize": 100}):
             for listed in page["SecretList"]:
-                tags = _tags(listed.get("Tags", []))
+                tags = tags_of(listed.get("Tags", []))
                 yield Item(listed["Name"], listed["ARN"], {**_as_json(listed), "Tags": tags})
 
     # Certificates
@@ -250,10 +251,6 @@ class Inventory:
             found.get("NotAfter"),
             found.get("Type") == "AMAZON_ISSUED",
         )
-
-
-def _tags(listed: Iterable[Any]) -> Mapping[str, str]:
-    return {tag["Key"]: tag.get("Value", "") for tag in listed}
 
 
 def _as_json(value: Any) -> dict[str, Any]:

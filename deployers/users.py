@@ -16,10 +16,9 @@ from typing import Any
 from certrail.aws import Aws
 from certrail.errors import AccessDenied, AwsError
 from certrail.grants import Grant, Scope
-from certrail.keys import ALB, API_GATEWAY, CLOUDFRONT, NLB
+from certrail.keys import ALB, API_GATEWAY, CLOUDFRONT, NLB, SECURE
 from deployers.preflight import User
 
-SECURE = ("HTTPS", "TLS")
 # Services whose update call takes no other certificate (botocore's models of their update calls).
 WITHOUT_SWAP = {
     "appsync": "AppSync cannot point a domain to another certificate",

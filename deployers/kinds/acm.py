@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -20,7 +20,6 @@ from pydantic import AfterValidator, Field, model_validator
 from certrail.bundle import Bundle, Facts, fingerprint, split
 from certrail.errors import AwsError, BundleRefused, NotOurs, TargetMissing, TargetRefused
 from certrail.grants import Conditions, Grant, Scope
-from certrail.store import spell
 from certrail.target import (
     Context,
     Deployed,
@@ -34,6 +33,7 @@ from certrail.target import (
     place,
 )
 from deployers import users
+from deployers.ownership import OWNER, identity, tags_of
 from deployers.preflight import Import, User, decide, must_know_users, refusals
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ ARN = re.compile(r"arn:aws[a-z-]*:acm:([a-z0-9-]+):([0-9]{12}):certificate/[A-Za
 RETIRE_AFTER = timedelta(days=1)
 # AWS has no figure for how long other services do not know an import yet: it is seconds.
 KNOWN_AFTER = timedelta(hours=1)
-OWNER, PIPELINE = "certrail:owner", "certrail:pipeline"
 READ = ("acm:DescribeCertificate", "acm:GetCertificate", "acm:ListTagsForCertificate")
 IMPORT, TAG = "acm:ImportCertificate", "acm:AddTagsToCertificate"
 
@@ -431,11 +430,6 @@ def _ours(scope: Scope) -> Conditions:
     return {"StringEquals": {f"aws:ResourceTag/{OWNER}": scope.owner}}
 
 
-def identity(context: Context) -> Mapping[str, str]:
-    """The tags by which an installation knows a pipeline's resource again."""
-    return {OWNER: context.owner, PIPELINE: spell(context.pipeline)}
-
-
 def may_be_unknown(held: Deployed, now: datetime) -> bool:
     """Whether the import is so young that another service may not know it yet."""
     return held.since is not None and now - held.since < KNOWN_AFTER
@@ -451,8 +445,7 @@ def _describe(client: ACMClient, arn: str) -> CertificateDetailTypeDef | None:
 
 
 def _tags(client: ACMClient, arn: str) -> dict[str, str]:
-    tags = client.list_tags_for_certificate(CertificateArn=arn)["Tags"]
-    return {tag["Key"]: tag.get("Value", "") for tag in tags}
+    return tags_of(client.list_tags_for_certificate(CertificateArn=arn)["Tags"])
 
 
 def _read(there: CertificateDetailTypeDef) -> Import:

@@ -28,7 +28,8 @@ from certrail.bundle import Facts
 from certrail.errors import AwsError, NotOurs, TargetMissing, TargetRefused
 from certrail.grants import Grant, Scope
 from certrail.target import Context, Deployed, Link, Node, Region, Wrong, place
-from deployers.kinds.secretsmanager import CURRENT, OWNER, SecretName, Secretsmanager, Stage
+from deployers.kinds.secretsmanager import CURRENT, SecretName, Secretsmanager, Stage
+from deployers.ownership import OWNER
 
 if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient

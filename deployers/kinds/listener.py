@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field
 from certrail.bundle import Facts
 from certrail.errors import AwsError, BundleRefused, DeployError, TargetMissing, TargetRefused
 from certrail.grants import Grant, Scope
-from certrail.keys import ALB, NLB, KeyType
+from certrail.keys import ALB, NLB, SECURE, KeyType
 from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Wrong, asked_for, region_named
 from deployers.kinds.acm import Acm
 
@@ -31,7 +31,6 @@ ARN = re.compile(
     r"(?P<service>arn:aws[a-z-]*:elasticloadbalancing:(?P<region>[a-z0-9-]+):[0-9]{12}:)"
     r"listener/(?P<path>(?P<balancer>(?P<kind>app|net)/[A-Za-z0-9-]+/[0-9a-f]+)/[0-9a-f]+)"
 )
-SECURE = ("HTTPS", "TLS")
 
 
 def _arn(text: str) -> str:

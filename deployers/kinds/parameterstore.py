@@ -24,6 +24,7 @@ from certrail.target import Context, Deployed, Region, Tags, Target, Wrong, plac
 from deployers import kms
 from deployers.document import Shape, shaped, stamp
 from deployers.kms import same_key
+from deployers.ownership import OWNER, PIPELINE, identity, tags_of
 
 if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient
@@ -39,7 +40,6 @@ STANDARD_LIMIT, ADVANCED_LIMIT = 4_096, 8_192
 # A standard parameter is encrypted under the key itself, an advanced one with a data key
 # (docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html).
 USE_KEY = ("kms:Encrypt", "kms:GenerateDataKey")
-OWNER, PIPELINE = "certrail:owner", "certrail:pipeline"
 FINGERPRINT, NOT_AFTER = "certrail:fingerprint", "certrail:not-after"
 # The version the tags speak of, and the digest of its value.
 VERSION, DIGEST = "certrail:version", "certrail:digest"
@@ -130,8 +130,7 @@ class Parameterstore(Target):
         value = self._value(bundle)
         tags = {
             **self.tags,
-            OWNER: context.owner,
-            PIPELINE: spell(context.pipeline),
+            **identity(context),
             FINGERPRINT: bundle.fingerprint,
             NOT_AFTER: stamp(bundle.facts.not_after),
             DIGEST: hashlib.sha256(value.reveal().encode()).hexdigest(),
@@ -162,7 +161,7 @@ class Parameterstore(Target):
 
     def _tags(self, client: SSMClient) -> dict[str, str]:
         answer = client.list_tags_for_resource(ResourceType="Parameter", ResourceId=self.name)
-        return {tag["Key"]: tag["Value"] for tag in answer.get("TagList", [])}
+        return tags_of(answer.get("TagList", []))
 
     def _arn(self, context: Context) -> str:
         """Of a parameter that was just made, of which DescribeParameters may not know yet."""

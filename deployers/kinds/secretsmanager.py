@@ -7,7 +7,6 @@ https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValu
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -21,9 +20,10 @@ from certrail.grants import Grant, Scope
 from certrail.secret import Secret
 from certrail.store import spell
 from certrail.target import Context, Deployed, Region, Tags, Target, Wrong, place
-from deployers import kms
+from deployers import kms, secret_policy
 from deployers.document import Shape, shaped, stamp
 from deployers.kms import same_key
+from deployers.ownership import OWNER, PIPELINE, identity, tags_of
 
 if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
@@ -40,15 +40,11 @@ VALUE_LIMIT = 65_536
 # Encrypt: without it a changed key does not reach the versions that are there, and nobody is told
 # (docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html).
 USE_KEY = ("kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey")
-SHARE = tuple(f"secretsmanager:{operation}ResourcePolicy" for operation in ("Delete", "Get", "Put"))
-OWNER, PIPELINE = "certrail:owner", "certrail:pipeline"
 # Of AWSCURRENT; of another label they have it at their end.
 FINGERPRINT, VERSION, NOT_AFTER = "certrail:fingerprint", "certrail:version", "certrail:not-after"
 # Whether the secret's policy may have a statement of ours: `yes` before it gets one.
 READERS = "certrail:readers"
 CURRENT = "AWSCURRENT"
-READER = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:iam::[0-9]{12}:(root|(role|user)/[\w+=,.@/-]+)")
-READ = ("secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue")
 
 
 def _name(text: str) -> str:
@@ -85,7 +81,7 @@ def _stage(text: str) -> str:
 def _reader(text: str) -> str:
     if "*" in text:
         raise Wrong(f"`{text}` would let strangers read the key", "name accounts, roles or users")
-    if not READER.fullmatch(text):
+    if not secret_policy.READER.fullmatch(text):
         raise Wrong(
             f"`{text}` is neither an account nor a role or user",
             'write `"222222222222"` or `arn:aws:iam::222222222222:role/web`',
@@ -177,7 +173,7 @@ class Secretsmanager(Target):
         if sealed := (*secrets(each for each in targets if each.kms_key), *every):
             grants.append(Grant("SetKey", ("secretsmanager:UpdateSecret",), sealed))
         if shared := (*secrets(each for each in targets if each.readers), *every):
-            grants.append(Grant("Share", SHARE, shared))
+            grants.append(Grant("Share", secret_policy.SHARE, shared))
         keys = [(each.kms_key, each.region) for each in targets if each.kms_key]
         return [*grants, *kms.grants("secretsmanager", USE_KEY, keys, scope, everywhere)]
 
@@ -207,7 +203,7 @@ class Secretsmanager(Target):
         found = self._read(client)
         if found is None:
             return None
-        version, tags = self._held(found), _tags_of(found)
+        version, tags = self._held(found), tags_of(found.get("Tags", []))
         # The tags say which version they speak of; after a foreign write they speak of another.
         known = version is not None and tags.get(self._tag(VERSION)) == version
         complete = (
@@ -231,8 +227,7 @@ class Secretsmanager(Target):
         version = hashlib.sha256(value.reveal().encode()).hexdigest()
         tags = {
             **self.tags,
-            OWNER: context.owner,
-            PIPELINE: spell(context.pipeline),
+            **identity(context),
             self._tag(FINGERPRINT): bundle.fingerprint,
             self._tag(VERSION): version,
             self._tag(NOT_AFTER): stamp(bundle.facts.not_after),
@@ -280,7 +275,7 @@ class Secretsmanager(Target):
         return tuple(region for region in self.replica_regions if region not in present)
 
     def _check_ours(self, found: DescribeSecretResponseTypeDef, context: Context) -> None:
-        tags = _tags_of(found)
+        tags = tags_of(found.get("Tags", []))
         owner, pipeline = tags.get(OWNER), tags.get(PIPELINE)
         if found.get("OwningService"):
             what = f"the secret belongs to {found['OwningService']}"
@@ -331,7 +326,7 @@ class Secretsmanager(Target):
         version: str,
         tags: Mapping[str, str],
     ) -> None:
-        arn, present = found["ARN"], _tags_of(found)
+        arn, present = found["ARN"], tags_of(found.get("Tags", []))
         if self.kms_key and not same_key(self.kms_key, found.get("KmsKeyId")):
             client.update_secret(SecretId=arn, KmsKeyId=self.kms_key)
         if self._held(found) != version:
@@ -367,7 +362,7 @@ class Secretsmanager(Target):
                 SecretId=arn, Tags=[{"Key": key, "Value": text} for key, text in tags.items()]
             )
 
-    # Readers in other accounts: one statement of the secret's policy. The others stay as they are.
+    # Readers in other accounts
 
     @property
     def _sid(self) -> str:
@@ -378,37 +373,11 @@ class Secretsmanager(Target):
     ) -> bool:
         if not self.readers:
             # Without asking, for which there may be no right: the tag tells.
-            return _tags_of(found).get(self._tag(READERS)) != "yes"
-        statements = _statements(_policy(client, found["ARN"]))
-        return self._with_ours(statements, found["ARN"]) == statements
+            return tags_of(found.get("Tags", [])).get(self._tag(READERS)) != "yes"
+        return secret_policy.is_shared(client, found["ARN"], self._sid, self.readers)
 
     def _share(self, client: SecretsManagerClient, arn: str) -> None:
-        policy = _policy(client, arn)
-        statements = _statements(policy)
-        wanted = self._with_ours(statements, arn)
-        if wanted == statements:
-            return
-        if not wanted:
-            client.delete_resource_policy(SecretId=arn)
-            return
-        text = json.dumps({"Version": "2012-10-17", **policy, "Statement": wanted})
-        client.put_resource_policy(SecretId=arn, ResourcePolicy=text, BlockPublicPolicy=True)
-
-    def _with_ours(self, statements: list[dict[str, Any]], arn: str) -> list[dict[str, Any]]:
-        """The statements as they are to be: those of others, and one of ours where there are
-        readers; one that says the same in other words stays."""
-        wanted = {
-            "Sid": self._sid,
-            "Effect": "Allow",
-            "Principal": {"AWS": [_as_arn(each, arn) for each in self.readers]},
-            "Action": list(READ),
-            "Resource": "*",
-        }
-        ours = [each for each in statements if each.get("Sid") == self._sid]
-        if self.readers and [_plain(each, arn) for each in ours] == [_plain(wanted, arn)]:
-            return statements
-        others = [each for each in statements if each not in ours]
-        return [*others, wanted] if self.readers else others
+        secret_policy.share(client, arn, self._sid, self.readers)
 
     def _refused(self, error: AwsError) -> AwsError | DeployError:
         if error.code == "InvalidRequestException" and "delet" in error.what:
@@ -455,45 +424,9 @@ class Secretsmanager(Target):
         )
 
 
-def _tags_of(found: DescribeSecretResponseTypeDef) -> dict[str, str]:
-    return {tag["Key"]: tag.get("Value", "") for tag in found.get("Tags", [])}
-
-
 def _failed_replicas(found: DescribeSecretResponseTypeDef) -> tuple[str, ...]:
     return tuple(
         f"{replica['Region']} ({replica.get('StatusMessage', 'no reason given')})"
         for replica in found.get("ReplicationStatus", [])
         if replica.get("Status") == "Failed"
     )
-
-
-def _policy(client: SecretsManagerClient, arn: str) -> dict[str, Any]:
-    text = client.get_resource_policy(SecretId=arn).get("ResourcePolicy")
-    policy: dict[str, Any] = json.loads(text) if text else {}
-    return policy
-
-
-def _statements(policy: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = policy.get("Statement", [])
-    return [found] if isinstance(found, dict) else list(found)
-
-
-def _as_arn(reader: str, arn: str) -> str:
-    """An account as AWS writes it when it is asked, in the secret's partition."""
-    return reader if ":" in reader else f"arn:{arn.split(':')[1]}:iam::{reader}:root"
-
-
-def _plain(statement: Mapping[str, Any], arn: str) -> dict[str, Any]:
-    """So that two that say the same are equal: AWS makes one text of a list of one, and may order
-    it anew."""
-
-    def listed(value: Any) -> Any:
-        return sorted([value] if isinstance(value, str) else value)
-
-    principal = statement.get("Principal")
-    if isinstance(principal, dict):
-        principal = {
-            kind: sorted(_as_arn(each, arn) for each in listed(named))
-            for kind, named in principal.items()
-        }
-    return {**statement, "Principal": principal, "Action": listed(statement.get("Action", []))}
