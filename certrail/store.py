@@ -112,6 +112,11 @@ class Current:
     def fingerprint(self) -> str:
         return self.facts.fingerprint
 
+    @property
+    def chained(self) -> bool:
+        """Whether it comes with intermediates: known without reading them."""
+        return self.files["fullchain.pem"] != self.files["cert.pem"]
+
 
 @dataclass(frozen=True)
 class Revoked:

@@ -207,7 +207,7 @@ class Context:
     held: what the target's record says it held last; None before the first deployment.
     needs: by address, what the targets that this one needs hold. rotation: of the pipeline.
     now: aware, UTC. names: of the current certificate, where the target is to hold it; empty where
-    only that is asked what it holds.
+    only that is asked what it holds. chained: whether that certificate comes with intermediates.
     """
 
     pipeline: str
@@ -218,6 +218,7 @@ class Context:
     rotation: Rotation = Rotation.IN_PLACE
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     names: tuple[str, ...] = ()
+    chained: bool = True
 
 
 class Target(BaseModel, ABC):

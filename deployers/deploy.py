@@ -242,7 +242,7 @@ def preflight_target(
         return None
     held = seen.value.held if seen else None
     context = _context(store, pipeline, role, aws, held, {}, rotation, now)
-    return target.preflight(current.facts, context)
+    return target.preflight(current.facts, replace(context, chained=current.chained))
 
 
 def _not_served(target: Target, current: Current) -> TargetRefused:

@@ -126,7 +126,7 @@ class Acm(Target):
         there = self._find(context, facts)
         if there is None or self._deployed(context, there).fingerprint == facts.fingerprint:
             return None
-        return self._decide(there, facts, context, chained=True)
+        return self._decide(there, facts, context, chained=context.chained)
 
     def deploy(self, bundle: Bundle, context: Context) -> Deployed:
         client = context.aws.acm(self.region)

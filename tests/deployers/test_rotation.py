@@ -656,6 +656,21 @@ def test_preflight_says_beforehand_what_will_be(cloud: Cloud) -> None:
     assert [call.action for call in calls if call.writes] == []
 
 
+def test_preflight_says_that_cloudfront_would_miss_the_chain(cloud: Cloud) -> None:
+    resources.distribution("E1", DOMAINS, session=cloud.session, endpoint=cloud.endpoint)
+    cloud.publish()
+    for each in (US, Cloudfront(distribution="E1")):
+        cloud.deploy(each)
+    cloud.publish(bundle=replace(make_bundle(DOMAINS), chain=""))
+    ahead = preflight_target(
+        cloud.store, US, PIPELINE, role=None, aws=cloud.aws, rotation=Rotation.IN_PLACE, now=NOW
+    )
+    assert ahead
+    assert ahead.way is Succession.REFUSED
+    with pytest.raises(TargetRefused, match="without intermediates"):
+        cloud.deploy(US)
+
+
 # Waves
 
 
