@@ -71,7 +71,7 @@ def test_the_record_tells_everything(cloud: Cloud) -> None:
         spec=target.spec,
         at=NOW,
         needs={"acm/us-east-1": home.resource},
-        held=replace(home, endpoints=(Endpoint(there["DomainName"], 443, names),)),
+        held=replace(home, since=None, endpoints=(Endpoint(there["DomainName"], 443, names),)),
         # A new ARN: AWS's time for that is an hour.
         check=Check(until=NOW + timedelta(hours=1), next=NOW),
     )
