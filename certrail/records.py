@@ -105,6 +105,8 @@ class Rollout:
     began. next: when to look again; None where there is nothing to wait for. done_at: when the last
     wave had passed. failed: why it goes no further, until what made it fail is no more.
     proven: fingerprint of the last bundle before this generation with which all waves passed.
+    waits_since: when that wave began to wait; None where it does not. warned_at: when people were
+    told that some target holds a certificate that soon ends; None where none does.
     """
 
     pipeline: str
@@ -119,6 +121,8 @@ class Rollout:
     done_at: datetime | None = None
     failed: str | None = None
     proven: str | None = None
+    waits_since: datetime | None = None
+    warned_at: datetime | None = None
 
 
 @dataclass(frozen=True)

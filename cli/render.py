@@ -360,6 +360,15 @@ def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
             lines.append(f"[dim]not renewed before {_at(status.held_until)}, unless asked for[/]")
     if status.rollout and status.rollout.failed:
         lines.append(f"[red]goes no further:[/] {_inside(status.rollout.failed)}")
+    if status.waits_for:
+        since = f" since {_at(status.waits_since)}" if status.waits_since else ""
+        lines.append(f"[yellow]its next wave waits{since}:[/] {_inside(status.waits_for)}")
+    if late := status.late:
+        more = f", and {late.others} more hold an earlier one, too" if late.others else ""
+        lines.append(
+            f"[red]soon ends:[/] {escape(late.record.address)} still holds "
+            f"{short(late.fingerprint)}, until {_at(late.not_after)}{more}"
+        )
     if when := status.standing.window:
         said = f"renewal {_at(when.moment)}"
         if when.by_ca:

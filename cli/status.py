@@ -15,6 +15,7 @@ from certrail.records import Record, Rollout, Selected, State
 from certrail.store import Current, Rollback
 from certrail.waves import ONE_WAVE, Wave
 from cli.workspace import Workspace
+from deployers.held import Behind, behind
 from deployers.judge import is_done
 from deployers.kinds.all import AnyTarget
 from deployers.rollout import Step, at_once, holds
@@ -127,7 +128,8 @@ class SelectionStatus:
 @dataclass(frozen=True)
 class PipelineStatus:
     """standing: of the certificate. past_window: whether it should have been renewed by now.
-    rollout: how far the current one has come. waves: where the file has any."""
+    rollout: how far the current one has come. waves: where the file has any. late: what some target
+    still holds, where that soon ends."""
 
     standing: Standing
     due: Due | None
@@ -137,6 +139,7 @@ class PipelineStatus:
     selections: Sequence[SelectionStatus] = ()
     rollout: Rollout | None = None
     waves: Sequence[WaveStatus] = ()
+    late: Behind | None = None
 
     @property
     def name(self) -> str:
@@ -155,6 +158,17 @@ class PipelineStatus:
     def rolled_back(self) -> Rollback | None:
         """Why an earlier certificate is the current one."""
         return self.current.rollback if self.current else None
+
+    @property
+    def waits_for(self) -> str | None:
+        """Why the next wave does not begin."""
+        rollout = self.rollout
+        waits = rollout and not rollout.done_at and not rollout.failed
+        return rollout.waits_for if rollout and waits else None
+
+    @property
+    def waits_since(self) -> datetime | None:
+        return self.rollout.waits_since if self.rollout and self.waits_for else None
 
     @property
     def held_until(self) -> datetime | None:
@@ -187,6 +201,7 @@ class PipelineStatus:
             self.error is not None
             or issuing
             or self.past_window
+            or self.late is not None
             or (self.rollout is not None and self.rollout.failed is not None)
             or any(target.failed for target in self.targets)
             or any(selection.error for selection in self.selections)
@@ -230,6 +245,16 @@ class PipelineStatus:
             if (back := self.rolled_back)
             else None,
             "stopped": self.rollout.failed if self.rollout else None,
+            "waits_for": self.waits_for,
+            "waits_since": _iso(self.waits_since),
+            "at_risk": {
+                "target": late.record.address,
+                "holds": late.fingerprint,
+                "not_after": late.not_after.isoformat(),
+                "others": late.others,
+            }
+            if (late := self.late)
+            else None,
             "waves": [wave.as_json() for wave in self.waves],
             "targets": [target.as_json() for target in self.targets],
             "selections": [selection.as_json() for selection in self.selections],
@@ -266,6 +291,7 @@ def _status(
     rollout = view.rollout
     if rollout and view.current and rollout.generation != view.current.generation:
         rollout = None
+    late = behind(view.current, view.records) if view.current else None
     return PipelineStatus(
         standing=standing,
         due=standing.due(now),
@@ -278,6 +304,7 @@ def _status(
         rollout=rollout,
         waves=list(_waves(view, rollout, pipeline.waves)),
         selections=_selection_statuses(pipeline, view),
+        late=late if late and late.soon <= now else None,
     )
 
 

@@ -28,6 +28,7 @@ from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Record
 from certrail.store import CONFIG_KEY, Current, Store, current_key, spell
 from certrail.target import as_job
+from deployers.held import behind, count_held
 from deployers.job import Job, role_of
 from deployers.judge import SOON, attention
 from deployers.kinds.all import AnyTarget
@@ -123,7 +124,7 @@ def route(
     it is to look at soon.
 
     queues: URL by kind. looks: URL of the watcher's queue. names: of pipelines, as spelled in keys;
-    None for all.
+    None for all: then it is also counted how long what their targets hold still lasts.
 
     Returns what could not be routed, by the name in keys; the other pipelines were. Raises
     PipelinesInvalid and StateError where there is no file to go by.
@@ -168,6 +169,10 @@ def route(
                 view.records,
                 now,
             )
+            if wanted is None and view.current:
+                count_held(view.current, view.records, now)
+                if _to_be_warned_of(view, view.current, now):
+                    then = now
             if then and then - now <= ahead:
                 watched[pipeline.name] = min(max(then - now, timedelta(0)), SOON)
     for kind, parcels in waiting.items():
@@ -177,6 +182,14 @@ def route(
     for first in range(0, len(delays), BATCH):
         failures |= _ask_to_look(aws, looks, delays[first : first + BATCH])
     return failures
+
+
+def _to_be_warned_of(view: View, current: Current, now: datetime) -> bool:
+    """Whether a target holds something that soon ends, and nobody was told. A wave that a failed
+    deployment holds back has nothing else for the watcher to look at."""
+    late = behind(current, view.records)
+    told = view.rollout is not None and view.rollout.warned_at is not None
+    return late is not None and late.soon <= now and not told
 
 
 def _set_back(store: Store, view: View) -> StateError | None:

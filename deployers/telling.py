@@ -23,6 +23,7 @@ from certrail.records import Record, Rollout, State
 from certrail.store import Rollback
 from certrail.telling import put_event, put_metrics
 from deployers.deploy import Attempt
+from deployers.held import Behind
 
 if TYPE_CHECKING:
     from certrail.pipelines.selection import Selection
@@ -32,9 +33,11 @@ TARGET_RECOVERED = "Target Recovered"
 TARGET_REPAIRED = "Target Repaired"
 TARGET_ADDED = "Target Added"
 TARGET_LOST = "Target Lost"
+TARGET_AT_RISK = "Target At Risk"
 NOT_SERVED = "Target Not Served"
 WAVE_PASSED = "Wave Passed"
 SERVED = "Certificate Served"
+WAITING = "Rollout Waiting"
 STOPPED = "Rollout Stopped"
 ROLLED_BACK = "Certificate Rolled Back"
 
@@ -144,6 +147,32 @@ class Telling:
             {"error": error, "saw": record.check.saw if record.check else ""},
         )
 
+    # What a target still holds
+
+    def at_risk(self, rollout: Rollout, late: Behind, why: str) -> None:
+        """What it holds soon ends. why: the current one has not come to it."""
+        record = late.record
+        more = f" ({late.others} more targets hold an earlier one, too)" if late.others else ""
+        self._event(
+            TARGET_AT_RISK,
+            rollout.pipeline,
+            f"{record.address} still holds {short(late.fingerprint)}, which ends "
+            f"{late.not_after:%Y-%m-%d %H:%M} UTC, and not {short(rollout.fingerprint)}{more}: "
+            f"{_within(record, why)}",
+            {
+                "target": record.address,
+                "kind": record.kind,
+                "generation": rollout.generation,
+                "from": late.fingerprint,
+                "to": rollout.fingerprint,
+                "by": self.by,
+                "at": self.now.isoformat(),
+                "notAfter": late.not_after.isoformat(),
+                "others": late.others,
+                "reason": why,
+            },
+        )
+
     # All of a pipeline's targets
 
     def wave_passed(self, rollout: Rollout, wave: str) -> None:
@@ -165,6 +194,15 @@ class Telling:
             rollout,
             f"{short(rollout.fingerprint)} is served at {everywhere}{instead}",
             {"from": before, "targets": targets},
+        )
+
+    def waits(self, rollout: Rollout, wave: str) -> None:
+        """wave: the one that has not begun."""
+        self._of_rollout(
+            WAITING,
+            rollout,
+            f"wave `{wave}` does not get {short(rollout.fingerprint)} yet: {rollout.waits_for}",
+            {"wave": wave, "reason": rollout.waits_for},
         )
 
     def rollout_failed(self, rollout: Rollout) -> None:

@@ -36,12 +36,13 @@ from certrail.store import (
 from certrail.target import Target, with_needs
 from deployers.alarms import read as read_alarms
 from deployers.deploy import nodes_of
+from deployers.held import Behind, behind
 from deployers.job import role_of
 from deployers.judge import Alarm, GoBack, WayBack, came_before_rollouts, judged
 from deployers.kinds.all import AnyTarget
 from deployers.looks import asked, is_due, looked, not_asked
 from deployers.rollback import automatic, longest_propagation, roll_back
-from deployers.rollout import at_once
+from deployers.rollout import at_once, gates, plan
 from deployers.telling import Telling
 from deployers.verify import Network, Wanted, look
 from deployers.view import READERS, View, look_at
@@ -71,8 +72,14 @@ class Tells(Protocol):
     def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
         """By whomever. rollout: of the generation that is the way back."""
 
+    def waits(self, rollout: Rollout, wave: str) -> None:
+        """A wave does not begin, `rollout.waits_for` says why."""
+
     def rollout_failed(self, rollout: Rollout) -> None:
         """It goes no further, `rollout.failed` says why."""
+
+    def at_risk(self, rollout: Rollout, late: Behind, why: str) -> None:
+        """What a target still holds soon ends. why: the current one has not come to it."""
 
     def check_failed(self, record: Record) -> None:
         """A target's clients do not get it, `record.error` says what they get."""
@@ -93,8 +100,16 @@ class Logs:
     def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
         logger.error("rolled back: %s", why.reason, extra=_about(rollout))
 
+    def waits(self, rollout: Rollout, wave: str) -> None:
+        logger.warning("wave `%s` waits: %s", wave, rollout.waits_for, extra=_about(rollout))
+
     def rollout_failed(self, rollout: Rollout) -> None:
         logger.error("goes no further: %s", rollout.failed, extra=_about(rollout))
+
+    def at_risk(self, rollout: Rollout, late: Behind, why: str) -> None:
+        about = {**_about(rollout), "target": late.record.address}
+        until = f"{late.not_after:%Y-%m-%d %H:%M} UTC"
+        logger.error("holds what ends %s: %s", until, why, extra=about)
 
     def check_failed(self, record: Record) -> None:
         logger.error(
@@ -248,7 +263,10 @@ class Watcher:
             way_back,
             began,
         )
-        after = judgement.rollout
+        late = behind(current, records)
+        if late and late.soon > began:
+            late = None
+        after = _with_its_times(before, judgement.rollout, late, began)
         if judgement.back is not None:
             self._go_back(current, judgement.back)
         elif before is None or replace(after, at=before.at) != before:
@@ -261,6 +279,9 @@ class Watcher:
             else:
                 if before or not came_before_rollouts(current, view.gates.waves, records):
                     self._tell(before, after, current, pipeline, len(view.gates.waves))
+                if late and after.warned_at == began:
+                    why = self._why(late, view, after, current, records, pipeline)
+                    self.tells.at_risk(after, late, why)
 
     def _alarms(
         self,
@@ -306,12 +327,48 @@ class Watcher:
             self.tells.rolled_back(after, current.rollback)
         if after.failed and (new or before is None or not before.failed):
             self.tells.rollout_failed(after)
+        waited = None if new or before is None else before.waits_since
+        if after.waits_since and after.waits_since != waited and not after.failed:
+            self.tells.waits(after, pipeline.waves[after.passed].name)
         passed = 0 if new or before is None else before.passed
         for wave in pipeline.waves[passed : after.passed] if not at_once(current, after) else ():
             if after.done_at is None and wave.name:
                 self.tells.wave_passed(after, wave.name)
         if after.done_at and (new or before is None or not before.done_at):
             self.tells.served(after, current.previous, targets)
+
+    def _why(
+        self,
+        late: Behind,
+        view: View,
+        rollout: Rollout,
+        current: Current,
+        records: Mapping[str, Record],
+        pipeline: Pipeline[Any],
+    ) -> str:
+        """Why the current certificate has not come to this target."""
+        if rollout.failed or rollout.waits_for:
+            return rollout.failed or rollout.waits_for or ""
+        closed = gates(pipeline.waves, view.targets, current, rollout)
+        steps = plan(view.targets, current, records, self.now(), gates=closed)
+        return next(each.reason for each in steps if each.target.address == late.record.address)
+
+
+def _with_its_times(
+    before: Rollout | None, after: Rollout, late: Behind | None, now: datetime
+) -> Rollout:
+    """late: what soon ends. Since when a wave waits, and when it was told that something soon ends,
+    is written down, so that it is told once."""
+    if before is None or before.generation != after.generation:
+        before = None
+    waited = before.waits_since if before and before.passed == after.passed else None
+    warned = before.warned_at if before else None
+    waits = after.waits_for is not None and after.done_at is None
+    return replace(
+        after,
+        waits_since=(waited or now) if waits else None,
+        warned_at=(warned or now) if late else None,
+    )
 
 
 # The function

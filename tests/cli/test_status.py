@@ -9,13 +9,23 @@ from pathlib import Path
 import pytest
 
 from certrail.bundle import short
-from certrail.store import Current, Store, current_key, order_key, renewal_key
+from certrail.records import Record, Rollout
+from certrail.store import (
+    Current,
+    Store,
+    current_key,
+    order_key,
+    record_key,
+    renewal_key,
+    rollout_key,
+)
 from issuer.lease import Progress
 from issuer.renewal import Renewal
 from tests.cli.conftest import Certrail
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
+ADDRESS = "secretsmanager/eu-central-1/tls/fleet/bundle"
 WAITS = (
     "sandbox: the limits of the CA have room for this order from {} on. "
     "Nothing needs doing: the place is reserved"
@@ -194,3 +204,60 @@ def test_what_the_ca_said_can_be_asked_again(
     shown = certrail("status")
     assert "renewals/shop.json" in shown.err
     assert short(current.fingerprint) in shown.out
+
+
+# Where a new certificate does not come to a target
+
+
+def write_rollout(store: Store, **about: object) -> None:
+    found = store.read(rollout_key("fleet"), Rollout)
+    assert found
+    store.write(rollout_key("fleet"), replace(found.value, **about), Rollout, found.etag)  # type: ignore[arg-type]
+
+
+def test_what_a_wave_waits_for_and_that_what_is_held_soon_ends(
+    certrail: Certrail, store: Store, file: Path, current: Current
+) -> None:
+    assert certrail("issue", "fleet").code == 0
+    new = store.current("fleet")
+    assert new
+    why = "the alarm [errors] rings since yesterday must be quiet first"
+    write_rollout(
+        store,
+        generation=2,
+        fingerprint=new.fingerprint,
+        began_at=None,
+        done_at=None,
+        passed=0,
+        waits_for=why,
+        waits_since=NOW - DAY,
+    )
+    shown = certrail("status", "fleet")
+    assert shown.code == 0, "nothing has failed yet"
+    assert f"  its next wave waits since {at(NOW - DAY)}: {why}\n" in shown.out
+    assert "soon ends" not in shown.out
+
+    key = record_key("fleet", ADDRESS)
+    found = store.read(key, Record)
+    assert found
+    assert found.value.held
+    ends = NOW + 6 * DAY
+    held = replace(found.value.held, not_after=ends)
+    store.write(key, replace(found.value, held=held), Record, found.etag)
+    shown = certrail("status", "fleet")
+    assert shown.code == 1
+    old = current.fingerprint
+    assert f"  soon ends: {ADDRESS} still holds {short(old)}, until {at(ends)}\n" in shown.out
+    (status,) = certrail("status", "--json", "fleet").json()
+    assert (status["waits_for"], status["waits_since"]) == (why, (NOW - DAY).isoformat())
+    assert status["at_risk"] == {
+        "target": ADDRESS,
+        "holds": old,
+        "not_after": ends.isoformat(),
+        "others": 0,
+    }
+    # Whatever it is that holds it up.
+    write_rollout(store, waits_for=None, waits_since=None, began_at=NOW)
+    assert certrail("status", "fleet").code == 1
+    assert certrail("apply", "fleet").code == 0
+    assert certrail("status", "fleet").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
@@ -17,7 +18,7 @@ from deployers.kinds.all import KINDS
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.secretsmanager import Secretsmanager
 from sandbox import resources
-from tests.certrail.bundles import NOW
+from tests.certrail.bundles import NOW, make_bundle
 from tests.deployers.cloud import DOMAINS, REGION, Cloud
 from tests.deployers.queues import PIPELINES, Queues, batch, event, route
 
@@ -220,6 +221,70 @@ def test_more_targets_than_fit_a_batch(cloud: Cloud, queues: Queues) -> None:
         QueueUrl=queues.urls["secretsmanager"], AttributeNames=["ApproximateNumberOfMessages"]
     )
     assert count["Attributes"]["ApproximateNumberOfMessages"] == "24"
+
+
+# How long what targets hold still lasts
+
+
+def held(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[float, float]]:
+    """What was counted last, by pipeline: the days that are left, and the hours too long."""
+    lines = [json.loads(each) for each in capsys.readouterr().out.splitlines() if "Held" in each]
+    assert all(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [[]] for line in lines)
+    return {line["Pipeline"]: (line["HeldDaysLeft"], line["HoursHeldTooLong"]) for line in lines}
+
+
+def test_the_hourly_run_counts_what_targets_still_hold(
+    cloud: Cloud, queues: Queues, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever keeps the next one from them: here nobody takes the jobs."""
+
+    def count(days: int) -> dict[str, tuple[float, float]]:
+        now = NOW + timedelta(days=days)
+        router.route(cloud.store, queues.urls, queues.looks, cloud.aws, None, now, reconcile=False)
+        return held(capsys)
+
+    old = cloud.publish(bundle=make_bundle(DOMAINS, days=30))
+    cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    assert count(0) == {}
+    cloud.settle(SECRET)
+    cloud.settle(MAIL_SECRET, pipeline="mail")
+    # What is current is the issuer's to renew, and to ring for.
+    counted = count(27)
+    left = (old.facts.not_after - NOW) / timedelta(days=1)
+    assert counted["shop"] == pytest.approx((left - 27, 0))
+    assert counted["mail"][1] == 0
+    cloud.publish()
+    assert count(22)["shop"] == pytest.approx((left - 22, 0))
+    assert count(24)["shop"] == pytest.approx((left - 24, (31 - left) * 24))
+    assert count(31)["shop"][0] < 0
+    # An event is about one pipeline, and is no hour.
+    route(SHOP)
+    assert held(capsys) == {}
+    cloud.settle(SECRET)
+    assert count(24)["shop"][1] == 0
+
+
+def test_what_soon_ends_is_looked_at_until_it_is_told(cloud: Cloud, queues: Queues) -> None:
+    """Nothing else wakes the watcher where a deployment fails."""
+    cloud.publish(pipeline="mail", bundle=make_bundle(["mail.example.com"], days=30))
+    cloud.settle(MAIL_SECRET, pipeline="mail")
+    new = cloud.publish(pipeline="mail", domains=["mail.example.com"])
+    cloud.refuse("PutSecretValue", "AccessDeniedException", status=403)
+    cloud.settle(MAIL_SECRET, pipeline="mail")
+    waits = Rollout("mail", 2, new.fingerprint, NOW, began_at=NOW)
+    cloud.store.write(rollout_key("mail"), waits, Rollout, None)
+
+    def asked(days: int) -> bool:
+        mark = cloud.server.calls.mark()
+        now = NOW + timedelta(days=days)
+        router.route(cloud.store, queues.urls, queues.looks, cloud.aws, None, now, reconcile=False)
+        return "mail" in delays(cloud, mark)
+
+    assert (asked(1), asked(25)) == (False, True)
+    seen = cloud.store.read(rollout_key("mail"), Rollout)
+    assert seen
+    cloud.store.write(rollout_key("mail"), replace(waits, warned_at=NOW), Rollout, seen.etag)
+    assert not asked(25)
 
 
 # Looks at what clients get

@@ -21,6 +21,7 @@ from certrail.target import Deployed, Target
 from certrail.telling import LONGEST_SUMMARY, plain
 from deployers import telling
 from deployers.deploy import LEASE, Attempt, drift
+from deployers.held import Behind
 from deployers.kinds.acm import Acm
 from deployers.kinds.secretsmanager import Secretsmanager
 from deployers.selections.cloudfront import CloudfrontSelection
@@ -305,6 +306,7 @@ ROLLOUT = Rollout(
 )
 WHY = Rollback(of="cd34" * 16, generation=6, reason="E1 rings", by="Watcher", at=NOW)
 SELECTION = CloudfrontSelection(covers=True)
+LATE = Behind(RECORD, "aa" * 32, NOW, others=2, soon=NOW)
 TOLD: dict[str, tuple[Callable[[Telling], None], str]] = {
     telling.TARGET_LOST: (
         lambda t: t.lost("shop", "cloudfront/E1", SELECTION, "has the tag certrail:ignore"),
@@ -321,6 +323,16 @@ TOLD: dict[str, tuple[Callable[[Telling], None], str]] = {
             replace(RECORD, error=f'{RECORD.address}: clients get "another". Look\nthere')
         ),
         "shop: acm/eu-central-1 is not served: clients get 'another'. Look; there",
+    ),
+    telling.TARGET_AT_RISK: (
+        lambda t: t.at_risk(ROLLOUT, LATE, f"{RECORD.address}: no"),
+        "shop: acm/eu-central-1 still holds aaaaaaaaaaaa, which ends "
+        f"{NOW:%Y-%m-%d %H:%M} UTC, and not ab12ab12ab12 (2 more targets hold an earlier one, "
+        "too): no",
+    ),
+    telling.WAITING: (
+        lambda t: t.waits(replace(ROLLOUT, waits_for="E1 must be quiet first"), "canary"),
+        "shop: wave `canary` does not get ab12ab12ab12 yet: E1 must be quiet first",
     ),
     telling.WAVE_PASSED: (
         lambda t: t.wave_passed(ROLLOUT, "canary"),

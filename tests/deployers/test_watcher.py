@@ -32,6 +32,7 @@ from certrail.store import (
 )
 from deployers import watcher
 from deployers.deploy import deploy_target
+from deployers.held import Behind
 from deployers.job import role_of
 from deployers.judge import attention
 from deployers.kinds.all import AnyTarget
@@ -73,6 +74,7 @@ pipelines:
       - {{type: listener, listener: "{canary}"{wave}}}
       - {{type: listener, listener: "{rest}", default: true}}
 """
+CANARY_IMPORT = "acm/eu-central-1"
 WAVES = "    waves: [{name: canary, bake: 30m}, {name: rest}]"
 WITH_ALARM = "    waves: [{name: canary, bake: 30m, alarms: [errors]}, {name: rest}]"
 
@@ -96,8 +98,15 @@ class Heard:
     def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
         self.told.append(("rolled_back", why.reason))
 
+    def waits(self, rollout: Rollout, wave: str) -> None:
+        self.told.append(("waits", (wave, rollout.waits_for)))
+
     def rollout_failed(self, rollout: Rollout) -> None:
         self.told.append(("rollout_failed", rollout.failed))
+
+    def at_risk(self, rollout: Rollout, late: Behind, why: str) -> None:
+        told = (late.record.address, late.not_after, late.others, why)
+        self.told.append(("at_risk", told))
 
     def check_failed(self, record: Record) -> None:
         self.told.append(("check_failed", record.address))
@@ -198,6 +207,11 @@ class World:
             self.now = max(then, self.now + timedelta(seconds=1))
             self.settle()
         self.now = end
+
+    def later(self, than: timedelta) -> None:
+        """As `run`, where nothing happens in between but looks at alarms."""
+        self.now += than
+        self.settle()
 
     # What there is
 
@@ -638,6 +652,68 @@ def test_the_first_wave_waits_for_its_alarm(cloud: Cloud, alarmed: World) -> Non
     alarmed.run(2 * HOUR)
     assert alarmed.rollout.done_at
     assert set(alarmed.states().values()) == {State.SERVED}
+
+
+def test_a_wait_is_told_once_and_once_more_when_what_is_held_soon_ends(
+    cloud: Cloud, alarmed: World
+) -> None:
+    alarmed.alarm("OK")
+    old = cloud.publish(bundle=make_bundle(DOMAINS, days=9))
+    alarmed.run(HOUR)
+    alarmed.alarm("ALARM")
+    new = cloud.publish()
+    alarmed.heard.told.clear()
+    asked = alarmed.now
+    alarmed.run(HOUR)
+    alarmed.later(40 * HOUR)
+    said = alarmed.rollout.waits_for
+    assert alarmed.heard.told == [("waits", ("canary", said))]
+    for _ in range(2):
+        alarmed.later(10 * HOUR)
+    assert alarmed.rollout.waits_since == asked
+    assert alarmed.record(CANARY_ADDRESS).fingerprint == old.fingerprint
+    # Both listeners and the import of each.
+    at_risk = ("at_risk", (CANARY_IMPORT, old.facts.not_after, 3, said))
+    assert alarmed.heard.told[1:] == [at_risk]
+    # When it goes on, nothing is at risk any more.
+    alarmed.alarm("OK")
+    alarmed.run(HOUR)
+    assert alarmed.record(REST_ADDRESS).fingerprint == new.fingerprint
+    assert alarmed.rollout.waits_since is None
+    assert alarmed.rollout.warned_at is None
+    assert alarmed.heard.what == ["waits", "at_risk", "wave_passed", "served"]
+
+
+def test_what_soon_ends_where_a_deployment_fails_is_told_with_the_reason(
+    cloud: Cloud, world: World
+) -> None:
+    old = cloud.publish(bundle=make_bundle(DOMAINS, days=9))
+    world.run(HOUR)
+    cloud.client("elbv2").delete_listener(ListenerArn=CANARY)
+    cloud.publish()
+    world.settle()
+    world.heard.told.clear()
+    for _ in range(2):
+        world.later(3 * AGAIN)
+    error = world.record(CANARY_ADDRESS).error
+    assert error
+    # Its own import has the new one already.
+    (told,) = world.heard.told
+    assert told == ("at_risk", (CANARY_ADDRESS, old.facts.not_after, 2, error))
+
+
+def test_a_short_life_is_not_at_risk_all_the_time(cloud: Cloud, alarmed: World) -> None:
+    """One of six days has never got a week left, and is renewed with three."""
+    alarmed.alarm("OK")
+    cloud.publish(bundle=make_bundle(DOMAINS, days=6))
+    alarmed.run(HOUR)
+    alarmed.later(72 * HOUR)
+    alarmed.alarm("ALARM")
+    cloud.publish(bundle=make_bundle(DOMAINS, days=6))
+    alarmed.later(34 * HOUR)
+    assert "at_risk" not in alarmed.heard.what
+    alarmed.later(4 * HOUR)
+    assert alarmed.heard.what[-1] == "at_risk"
 
 
 def test_an_alarm_during_the_bake_rolls_back(cloud: Cloud, alarmed: World) -> None:

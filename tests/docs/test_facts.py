@@ -128,6 +128,7 @@ def test_the_rules_hear_what_is_told() -> None:
             issuing.FAILED,
             issuing.AT_RISK,
             telling.TARGET_FAILED,
+            telling.TARGET_AT_RISK,
             telling.NOT_SERVED,
             telling.TARGET_LOST,
             telling.STOPPED,

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +19,7 @@ from moto.events.models import EventPattern
 import deployers.deploy
 import deployers.finder
 import deployers.handler
+import deployers.held
 import deployers.notifier
 import deployers.watcher
 import issuer.handler
@@ -28,7 +30,7 @@ from certrail.grants import EVERYWHERE, Scope
 from certrail.keys import KeyType
 from certrail.records import Rollout
 from certrail.store import Current, Issued
-from certrail.target import Link, Target
+from certrail.target import Deployed, Link, Target
 from certrail.telling import SOURCE
 from deployers import alarms
 from deployers.finder import Findings
@@ -51,6 +53,7 @@ from sandbox import Sandbox
 from sandbox.events import target_input
 from sandbox.policies import Need, evaluate
 from sandbox.stack import transform
+from tests.deployers.test_telling import RECORD
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "template.yaml"
@@ -979,10 +982,12 @@ class TestAlarms:
             Rollout("shop", 1, "0a1b", NOW, None, failed="no")
         )
         deployers.finder.count_failed(Findings({}, {}), NOW)
+        deployers.held.count_held(CURRENT, {"acm/eu-central-1": RECORD}, NOW)
         written = {metric for metric in self.metrics(capsys) if "Pipeline" not in metric[2]}
         # To be looked at; nobody is woken for them.
         curves = {
-            ("certrail", name, "{}") for name in ("DaysLeft", "DaysSinceIssued", "ReplacesRefused")
+            ("certrail", name, "{}")
+            for name in ("DaysLeft", "DaysSinceIssued", "HeldDaysLeft", "ReplacesRefused")
         }
         assert curves < written
         assert {
@@ -1008,6 +1013,33 @@ class TestAlarms:
         assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
         assert (line[alarm["MetricName"]] > alarm["Threshold"]) is rings
         # Of many certificates the worst, and no hour without a look makes it well.
+        assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Maximum", "ignore")
+
+    @pytest.mark.parametrize(
+        ("left", "fingerprint", "rings"),
+        [
+            (timedelta(days=6), "old", True),
+            (-timedelta(days=1), "old", True),
+            (timedelta(days=8), "old", False),
+            # What is current is the issuer's: PastWindow.
+            (timedelta(days=6), "0a1b", False),
+        ],
+    )
+    def test_what_is_held_too_long_rings(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        left: timedelta,
+        fingerprint: str,
+        rings: bool,
+    ) -> None:
+        alarm = self.ALARMS["HeldTooLong"]
+        held = Deployed(fingerprint, "arn", NOW + left)
+        records = {RECORD.address: replace(RECORD, held=held)}
+        deployers.held.count_held(CURRENT, records, NOW)
+        line = json.loads(capsys.readouterr().out)
+        assert line["HeldDaysLeft"] == left / timedelta(days=1)
+        assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+        assert (line[alarm["MetricName"]] > alarm["Threshold"]) is rings
         assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Maximum", "ignore")
 
     def test_tell_the_topic_if_there_is_one(self) -> None:
