@@ -319,11 +319,17 @@ def _certificate(status: PipelineStatus, now: datetime) -> str:
 
 def _wave(wave: WaveStatus) -> tuple[str, str, str, str]:
     why = f"baked {_at(wave.until)}" if wave.until else wave.why
-    count = f"{wave.served} of {wave.of} served"
+    there = {
+        "served": len(wave.there.served),
+        "deployed": len(wave.there.deployed),
+        "served but for a few machines": len(wave.there.tolerated),
+    }
+    how = [(word, count) for word, count in there.items() if count] or [("done", 0)]
+    (word, count), *more = how
     return (
         f"[{WAVES.get(wave.state, 'dim')}]{wave.state}[/]",
         f"wave {escape(wave.name)}",
-        count,
+        ", ".join([f"{count} of {wave.of} {word}", *(f"{count} {word}" for word, count in more)]),
         why,
     )
 

@@ -16,8 +16,8 @@ from certrail.store import Current, Rollback
 from certrail.waves import ONE_WAVE, Wave
 from cli.workspace import Workspace
 from deployers.held import Behind, behind
-from deployers.judge import is_done
 from deployers.kinds.all import AnyTarget
+from deployers.reached import Reached, reached
 from deployers.rollout import Step, at_once, holds
 from deployers.rollout import plan as steps
 from deployers.view import READERS, View, look_at
@@ -83,12 +83,12 @@ class TargetStatus:
 
 @dataclass(frozen=True)
 class WaveStatus:
-    """served, of: how many of its targets have all that there is to have, and how many there are.
+    """there: those of its targets that have all there is to have. of: how many targets it has.
     state: `passed`, `running`, `baking`, `waiting` or `stopped`. until: when it has baked."""
 
     name: str
     state: str
-    served: int
+    there: Reached
     of: int
     until: datetime | None = None
     why: str = ""
@@ -97,7 +97,9 @@ class WaveStatus:
         return {
             "wave": self.name,
             "state": self.state,
-            "served": self.served,
+            "served": len(self.there.served),
+            "deployed": len(self.there.deployed),
+            "tolerated": len(self.there.tolerated),
             "of": self.of,
             "until": _iso(self.until),
             "why": self.why or None,
@@ -180,16 +182,17 @@ class PipelineStatus:
     @property
     def state(self) -> str:
         """How far the current certificate has come: issued, deployed, served, failed, or rolled
-        back."""
+        back. Served is what somebody looked at."""
         stopped = self.rollout is not None and self.rollout.failed is not None
         if stopped or any(target.failed for target in self.targets):
             return "failed"
         if self.rolled_back:
             return "rolled back"
-        if self.rollout and self.rollout.done_at:
-            return "served"
-        there = self.current.generation if self.current else None
         records = [each.record for each in self.targets]
+        if self.rollout and self.rollout.done_at:
+            looked_at = [each.state for each in records if each and each.check]
+            return "served" if set(looked_at) == {State.SERVED} else "deployed"
+        there = self.current.generation if self.current else None
         if records and all(each and each.generation == there and holds(each) for each in records):
             return "deployed"
         return "issued" if self.current else "waiting"
@@ -319,7 +322,7 @@ def _waves(view: View, rollout: Rollout | None, waves: Sequence[Wave]) -> Iterat
         return
     for number, wave in enumerate(waves):
         members = [address for address, its in view.gates.waves.items() if its == number]
-        served = sum(is_done(view.records.get(address), current) for address in members)
+        there = reached(members, view.records, current)
         passed = rollout.passed if rollout else 0
         until, why = None, ""
         if number < passed:
@@ -334,7 +337,7 @@ def _waves(view: View, rollout: Rollout | None, waves: Sequence[Wave]) -> Iterat
             state, until = "baking", rollout.served_at + wave.bake
         else:
             state = "running"
-        yield WaveStatus(wave.name, state, served, len(members), until, why)
+        yield WaveStatus(wave.name, state, there, len(members), until, why)
 
 
 def _target_statuses(view: View, planned: Iterable[Step]) -> Iterator[TargetStatus]:

@@ -24,6 +24,7 @@ from certrail.store import Rollback
 from certrail.telling import put_event, put_metrics
 from deployers.deploy import Attempt
 from deployers.held import Behind
+from deployers.reached import Reached
 
 if TYPE_CHECKING:
     from certrail.pipelines.selection import Selection
@@ -37,6 +38,7 @@ TARGET_AT_RISK = "Target At Risk"
 NOT_SERVED = "Target Not Served"
 WAVE_PASSED = "Wave Passed"
 SERVED = "Certificate Served"
+DEPLOYED = "Certificate Deployed"
 WAITING = "Rollout Waiting"
 STOPPED = "Rollout Stopped"
 ROLLED_BACK = "Certificate Rolled Back"
@@ -175,25 +177,29 @@ class Telling:
 
     # All of a pipeline's targets
 
-    def wave_passed(self, rollout: Rollout, wave: str) -> None:
+    def wave_passed(self, rollout: Rollout, wave: str, there: Reached) -> None:
         self._of_rollout(
             WAVE_PASSED,
             rollout,
-            f"wave `{wave}` has passed: {short(rollout.fingerprint)} is served there, and its "
-            "alarms are quiet",
+            f"wave `{wave}` has passed: {short(rollout.fingerprint)} is {there}, and its alarms "
+            "are quiet",
             {"wave": wave},
         )
 
-    def served(self, rollout: Rollout, before: str | None, targets: int) -> None:
-        """The last wave has passed. before: fingerprint of what was current before. targets: how
-        many there are."""
-        everywhere = "its target" if targets == 1 else f"all {targets} targets"
-        instead = f", in place of {short(before)}" if before else ""
+    def done(self, rollout: Rollout, before: str | None, there: Reached) -> None:
+        """The last wave has passed. before: fingerprint of what was current before."""
+        instead = f" (in place of {short(before)})" if before else ""
         self._of_rollout(
-            SERVED,
+            SERVED if there.looked_at else DEPLOYED,
             rollout,
-            f"{short(rollout.fingerprint)} is served at {everywhere}{instead}",
-            {"from": before, "targets": targets},
+            f"{short(rollout.fingerprint)}{instead} is {there}",
+            {
+                "from": before,
+                "targets": there.count,
+                "served": len(there.served),
+                "deployed": len(there.deployed),
+                "tolerated": list(there.tolerated),
+            },
         )
 
     def waits(self, rollout: Rollout, wave: str) -> None:

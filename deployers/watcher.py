@@ -41,6 +41,7 @@ from deployers.job import role_of
 from deployers.judge import Alarm, GoBack, WayBack, came_before_rollouts, judged
 from deployers.kinds.all import AnyTarget
 from deployers.looks import asked, is_due, looked, not_asked
+from deployers.reached import Reached, reached
 from deployers.rollback import automatic, longest_propagation, roll_back
 from deployers.rollout import at_once, gates, plan
 from deployers.telling import Telling
@@ -62,12 +63,12 @@ class LambdaContext(Protocol):
 class Tells(Protocol):
     """Told after it was written down; who is killed in between tells nothing."""
 
-    def served(self, rollout: Rollout, before: str | None, targets: int) -> None:
-        """The last wave has passed. before: fingerprint of what was current before. targets: how
-        many there are."""
+    def done(self, rollout: Rollout, before: str | None, there: Reached) -> None:
+        """The last wave has passed. before: fingerprint of what was current before. there: of all
+        targets."""
 
-    def wave_passed(self, rollout: Rollout, wave: str) -> None:
-        """One that has a name, and is not the last."""
+    def wave_passed(self, rollout: Rollout, wave: str, there: Reached) -> None:
+        """One that has a name, and is not the last. there: of its targets."""
 
     def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
         """By whomever. rollout: of the generation that is the way back."""
@@ -91,11 +92,11 @@ class Tells(Protocol):
 class Logs:
     """Says it in the log."""
 
-    def served(self, rollout: Rollout, before: str | None, targets: int) -> None:
-        logger.info("served everywhere", extra=_about(rollout))
+    def done(self, rollout: Rollout, before: str | None, there: Reached) -> None:
+        logger.info("%s", there, extra=_about(rollout))
 
-    def wave_passed(self, rollout: Rollout, wave: str) -> None:
-        logger.info("wave `%s` has passed", wave, extra=_about(rollout))
+    def wave_passed(self, rollout: Rollout, wave: str, there: Reached) -> None:
+        logger.info("wave `%s` has passed: %s", wave, there, extra=_about(rollout))
 
     def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
         logger.error("rolled back: %s", why.reason, extra=_about(rollout))
@@ -278,7 +279,7 @@ class Watcher:
                 logger.info("%s", error)
             else:
                 if before or not came_before_rollouts(current, view.gates.waves, records):
-                    self._tell(before, after, current, pipeline, len(view.gates.waves))
+                    self._tell(before, after, view, current, records, pipeline)
                 if late and after.warned_at == began:
                     why = self._why(late, view, after, current, records, pipeline)
                     self.tells.at_risk(after, late, why)
@@ -318,9 +319,10 @@ class Watcher:
         self,
         before: Rollout | None,
         after: Rollout,
+        view: View,
         current: Current,
+        records: Mapping[str, Record],
         pipeline: Pipeline[Any],
-        targets: int,
     ) -> None:
         new = before is None or before.generation != after.generation
         if new and current.rollback:
@@ -331,11 +333,15 @@ class Watcher:
         if after.waits_since and after.waits_since != waited and not after.failed:
             self.tells.waits(after, pipeline.waves[after.passed].name)
         passed = 0 if new or before is None else before.passed
-        for wave in pipeline.waves[passed : after.passed] if not at_once(current, after) else ():
+        # An import that the file does not name is seen by who uses it.
+        targets = [each.address for each in view.targets]
+        for number in range(passed, after.passed) if not at_once(current, after) else ():
+            wave = pipeline.waves[number]
             if after.done_at is None and wave.name:
-                self.tells.wave_passed(after, wave.name)
+                members = [each for each in targets if view.gates.waves[each] == number]
+                self.tells.wave_passed(after, wave.name, reached(members, records, current))
         if after.done_at and (new or before is None or not before.done_at):
-            self.tells.served(after, current.previous, targets)
+            self.tells.done(after, current.previous, reached(targets, records, current))
 
     def _why(
         self,

@@ -24,6 +24,7 @@ from deployers.deploy import LEASE, Attempt, drift
 from deployers.held import Behind
 from deployers.kinds.acm import Acm
 from deployers.kinds.secretsmanager import Secretsmanager
+from deployers.reached import Reached
 from deployers.selections.cloudfront import CloudfrontSelection
 from deployers.telling import Telling
 from sandbox.events import fill
@@ -335,12 +336,18 @@ TOLD: dict[str, tuple[Callable[[Telling], None], str]] = {
         "shop: wave `canary` does not get ab12ab12ab12 yet: E1 must be quiet first",
     ),
     telling.WAVE_PASSED: (
-        lambda t: t.wave_passed(ROLLOUT, "canary"),
-        "shop: wave `canary` has passed: ab12ab12ab12 is served there, and its alarms are quiet",
+        lambda t: t.wave_passed(ROLLOUT, "canary", Reached(("listener/a",), (), ())),
+        "shop: wave `canary` has passed: ab12ab12ab12 is served at its target, and its alarms are "
+        "quiet",
     ),
     telling.SERVED: (
-        lambda t: t.served(ROLLOUT, "cd34" * 16, 5),
-        "shop: ab12ab12ab12 is served at all 5 targets, in place of cd34cd34cd34",
+        lambda t: t.done(ROLLOUT, "cd34" * 16, Reached(("listener/a", "listener/b"), (), ())),
+        "shop: ab12ab12ab12 (in place of cd34cd34cd34) is served at all 2 targets",
+    ),
+    telling.DEPLOYED: (
+        lambda t: t.done(ROLLOUT, "cd34" * 16, Reached((), ("secretsmanager/a",), ())),
+        "shop: ab12ab12ab12 (in place of cd34cd34cd34) is deployed at its target, which nobody "
+        "looks at",
     ),
     telling.STOPPED: (
         lambda t: t.rollout_failed(ROLLOUT),
@@ -364,11 +371,34 @@ def test_what_is_told_and_how(people: People, kind: str) -> None:
     assert detail["by"] == ("Watcher" if kind == telling.ROLLED_BACK else "Deployer")
 
 
-def test_one_target_and_the_first_certificate(people: People) -> None:
-    people.telling().served(ROLLOUT, None, 1)
-    ((_, detail),) = people.heard()
-    assert detail["summary"] == "shop: ab12ab12ab12 is served at its target"
-    assert (detail["from"], detail["targets"]) == (None, 1)
+FLEETS = ("fleet/a", "fleet/b", "fleet/c", "fleet/d")
+BUT = "but for a few machines, which may fail"
+
+
+@pytest.mark.parametrize(
+    ("served", "deployed", "tolerated", "says"),
+    [
+        (1, 0, 0, "served at its target"),
+        (3, 1, 0, "served at 3 targets, deployed at 1 that nobody looks at"),
+        (1, 2, 0, "served at 1 target, deployed at 2 that nobody looks at"),
+        (0, 3, 0, "deployed at all 3 targets, which nobody looks at"),
+        (0, 0, 1, f"served at fleet/a {BUT}"),
+        (2, 0, 1, f"served at 2 targets, at fleet/a {BUT}"),
+        (0, 1, 4, f"served at fleet/a, fleet/b, fleet/c and 1 more {BUT}, deployed at 1 that "),
+    ],
+)
+def test_of_how_many_targets_what_is_known(
+    people: People, served: int, deployed: int, tolerated: int, says: str
+) -> None:
+    there = Reached(("a",) * served, ("b",) * deployed, FLEETS[:tolerated])
+    people.telling().done(ROLLOUT, None, there)
+    ((kind, detail),) = people.heard()
+    assert kind == ("Certificate Served" if served or tolerated else "Certificate Deployed")
+    assert detail["summary"].startswith(f"shop: ab12ab12ab12 is {says}")
+    assert detail["from"] is None
+    assert detail["targets"] == served + deployed + tolerated
+    assert (detail["served"], detail["deployed"]) == (served, deployed)
+    assert detail["tolerated"] == list(FLEETS[:tolerated])
 
 
 @given(st.text() | st.text('"\\\n\r<>{}&', max_size=50))

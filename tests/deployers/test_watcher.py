@@ -37,6 +37,7 @@ from deployers.job import role_of
 from deployers.judge import attention
 from deployers.kinds.all import AnyTarget
 from deployers.looks import AGAIN
+from deployers.reached import Reached
 from deployers.rollout import plan
 from deployers.verify import Network
 from deployers.view import READERS, View, look_at
@@ -84,16 +85,20 @@ class Heard:
     """What was told, in order."""
 
     told: list[tuple[str, object]] = field(default_factory=list)
+    there: Reached | None = None
+    passed: Reached | None = None
 
     @property
     def what(self) -> list[str]:
         return [name for name, _ in self.told]
 
-    def served(self, rollout: Rollout, before: str | None, targets: int) -> None:
-        self.told.append(("served", rollout.generation))
+    def done(self, rollout: Rollout, before: str | None, there: Reached) -> None:
+        self.told.append(("served" if there.looked_at else "deployed", rollout.generation))
+        self.there = there
 
-    def wave_passed(self, rollout: Rollout, wave: str) -> None:
+    def wave_passed(self, rollout: Rollout, wave: str, there: Reached) -> None:
         self.told.append(("wave_passed", wave))
+        self.passed = there
 
     def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
         self.told.append(("rolled_back", why.reason))
@@ -307,6 +312,34 @@ def test_what_is_deployed_is_seen_and_then_all_is_served(cloud: Cloud, world: Wo
     assert set(world.states().values()) == {State.SERVED}
     assert world.rollout.done_at == NOW + 30 * MINUTE
     assert world.heard.told == [("wave_passed", "canary"), ("served", 1)]
+
+
+@pytest.mark.parametrize(("looked_at", "says"), [(0, "deployed"), (1, "served"), (2, "served")])
+def test_what_nobody_looks_at_is_not_said_to_be_served(
+    cloud: Cloud, world: World, looked_at: int, says: str
+) -> None:
+    """And an import is no target of its own where the file does not name it."""
+    canary, rest = world.pipeline.targets
+    canary = canary.model_copy(update={"verify": looked_at > 1})
+    rest = rest.model_copy(update={"verify": looked_at > 0})
+    world.pipeline = replace(world.pipeline, targets=(canary, rest))
+    cloud.publish()
+    world.run(HOUR)
+    assert world.heard.told == [("wave_passed", "canary"), (says, 1)]
+    assert (world.heard.passed, world.heard.there) == {
+        0: (
+            Reached((), (CANARY_ADDRESS,), ()),
+            Reached((), (CANARY_ADDRESS, REST_ADDRESS), ()),
+        ),
+        1: (
+            Reached((), (CANARY_ADDRESS,), ()),
+            Reached((REST_ADDRESS,), (CANARY_ADDRESS,), ()),
+        ),
+        2: (
+            Reached((CANARY_ADDRESS,), (), ()),
+            Reached((CANARY_ADDRESS, REST_ADDRESS), (), ()),
+        ),
+    }[looked_at]
 
 
 def test_a_wave_begins_when_the_one_before_has_baked(cloud: Cloud, world: World) -> None:
