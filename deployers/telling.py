@@ -43,8 +43,13 @@ WAITING = "Rollout Waiting"
 STOPPED = "Rollout Stopped"
 ROLLED_BACK = "Certificate Rolled Back"
 
-# The same refusal has another one each time: ids of requests, UUIDs and S3's own.
-REQUEST_IDS = re.compile(r"\b(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-Z]{16})\b")
+# The same failure has others each time: ids of requests (UUIDs, and S3's own); of what serves one
+# name the addresses, and of a fleet the machines, which come and go, and how many more there are.
+PASSING = re.compile(
+    r"\b(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-Z]{16})\b"
+    r"|\b(?:\d{1,3}\.){3}\d{1,3}:\d+\b|\[[0-9a-f:.]+\]:\d+\b"
+    r"|\bm?i-[0-9a-f]{8,17}\b|\band \d+ more\b"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Telling:
         they do now."""
         before, record = attempt.before, attempt.record
         if record.state is State.FAILED:
-            if record.attempts == 1 or _reason(before) != _reason(record):
+            said = before.error if before else None
+            if record.attempts == 1 or news(said, record.error or ""):
                 self._failed(record)
         elif before is not None and before.error is not None and not record.missed:
             self.recovered(record)
@@ -278,6 +284,13 @@ def _within(record: Record, error: str) -> str:
     return error.removeprefix(f"{record.address}: ")
 
 
-def _reason(record: Record | None) -> str:
-    """Why it failed last, as one that can be compared."""
-    return REQUEST_IDS.sub("", record.error or "") if record else ""
+def news(before: str | None, error: str) -> bool:
+    """Whether an error says something that the one before it did not. Of what several targets or
+    addresses fail over, it is none that one of them is well again, or fails over the same."""
+    return bool(_reasons(error) - _reasons(before or ""))
+
+
+def _reasons(error: str) -> frozenset[str]:
+    """What it says, in parts that can be compared."""
+    parts = (part.strip(" ,") for part in PASSING.sub("", error).split(";"))
+    return frozenset(part for part in parts if part)

@@ -44,7 +44,7 @@ from deployers.looks import asked, is_due, looked, not_asked
 from deployers.reached import Reached, reached
 from deployers.rollback import automatic, longest_propagation, roll_back
 from deployers.rollout import at_once, gates, plan
-from deployers.telling import Telling
+from deployers.telling import Telling, news
 from deployers.verify import Network, Wanted, look
 from deployers.view import READERS, View, look_at
 
@@ -327,7 +327,8 @@ class Watcher:
         new = before is None or before.generation != after.generation
         if new and current.rollback:
             self.tells.rolled_back(after, current.rollback)
-        if after.failed and (new or before is None or not before.failed):
+        stopped_before = None if new or before is None else before.failed
+        if after.failed and news(stopped_before, after.failed):
             self.tells.rollout_failed(after)
         waited = None if new or before is None else before.waits_since
         if after.waits_since and after.waits_since != waited and not after.failed:

@@ -125,6 +125,41 @@ def test_another_reason_and_another_certificate_are_news(cloud: Cloud, people: P
     assert people.kinds() == ["Target Failed"]
 
 
+FAILS = "listener/a: clients do not get ab12: "
+OTHER = "serves cd34, not ab12"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_news"),
+    [
+        (None, "no", True),
+        ("no", "no", False),
+        ("no", "neither", True),
+        # Addresses, machines and requests come and go.
+        (f"{FAILS}198.18.0.4:443, a: {OTHER}", f"{FAILS}198.18.0.9:443, a: {OTHER}", False),
+        (f"{FAILS}[2001:db8::4]:443, a: {OTHER}", f"{FAILS}198.18.0.9:443, a: {OTHER}", False),
+        (
+            f"{FAILS}198.18.0.4:443, a: {OTHER}; 198.18.0.5:443, a: {OTHER}; and 2 more",
+            f"{FAILS}198.18.0.4:443, a: {OTHER}; 198.18.0.5:443, a: {OTHER}; and 9 more",
+            False,
+        ),
+        (
+            f"{FAILS}198.18.0.4:443, a: {OTHER}",
+            f"{FAILS}1.1.1.1:443, a: {OTHER}; and 9 more",
+            False,
+        ),
+        ("i-0abcdef1234567890: no space", "i-0123456789abcdef0: no space", False),
+        ("i-0abcdef1234567890: no space", "i-0abcdef1234567890: no nginx", True),
+        # One of two is well again, and one more is not.
+        ("a: no; b: no", "a: no", False),
+        ("a: no", "b: no; a: no", True),
+        (f"{FAILS}198.18.0.4:443, a: {OTHER}", f"{FAILS}198.18.0.4:443, b: {OTHER}", True),
+    ],
+)
+def test_what_is_another_reason(before: str | None, after: str, is_news: bool) -> None:
+    assert telling.news(before, after) is is_news
+
+
 class Died(BaseException):
     pass
 

@@ -792,6 +792,19 @@ def test_an_alarm_that_does_not_exist(cloud: Cloud, alarmed: World) -> None:
     assert alarmed.rollout.done_at
 
 
+def test_a_stopped_rollout_is_told_once_for_each_reason(cloud: Cloud, alarmed: World) -> None:
+    cloud.publish()
+    alarmed.settle()
+    alarmed.later(HOUR)
+    with cloud.server.refuse("cloudwatch:DescribeAlarms", "AccessDenied", "Not you."):
+        for _ in range(2):
+            alarmed.later(HOUR)
+    told = [said for _, said in alarmed.heard.told]
+    assert alarmed.heard.what == ["rollout_failed"] * 2
+    assert "there is no alarm errors" in str(told[0])
+    assert "Not you." in str(told[1])
+
+
 def test_an_alarm_of_another_account_is_looked_at_with_the_role_there(
     cloud: Cloud, way: Network
 ) -> None:
