@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from certrail.bundle import short
+from certrail.errors import CannotRollBack
 from certrail.store import Current, Versioned, current_key
 from cli.workspace import BadInput, Workspace
 from deployers.rollback import RollbackPreview, find, longest_propagation, roll_back
@@ -42,8 +44,25 @@ def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime
     after = workspace.store.read(current_key(pipeline.name), Current)
     if after is None:
         raise BadInput(f"`{pipeline.name}` has no certificate yet")
+    if fingerprint is None:
+        _check_wanted(after.value)
     propagation = longest_propagation(pipeline.targets)
     return Plan(after, find(workspace.store, after.value, fingerprint, propagation, now))
+
+
+def _check_wanted(current: Current) -> None:
+    """Refuse the way back to what was left by a rollback: nobody who does not name it means it.
+    Raises CannotRollBack."""
+    left = current.rollback
+    if left is None or left.of != current.previous:
+        return
+    raise CannotRollBack(
+        f"the one before is {short(left.of)}, which was left at {left.at:%Y-%m-%d %H:%M} UTC: "
+        f"{left.reason}",
+        where=current.pipeline,
+        next=f"`--to` with the start of another certificate's fingerprint goes back to that; "
+        f"`--to {short(left.of)}` goes back to this one all the same",
+    )
 
 
 def carry_out(workspace: Workspace, plan: Plan, why: str, by: str, now: datetime) -> Current:

@@ -94,6 +94,27 @@ def test_status_says_that_it_is_rolled_back_and_holds_the_renewal(
     assert status["due"] is None
 
 
+def test_what_was_left_is_not_gone_back_to_unless_it_is_named(
+    certrail: Certrail, store: Store, generations: list[Current]
+) -> None:
+    """After a rollback, the certificate before is the one that was left."""
+    bad = generations[2].fingerprint
+    assert certrail("rollback", "fleet", "--yes", "--why", "it breaks old phones").code == 0
+    left = store.current("fleet")
+    assert left
+    assert left.previous == bad
+    refused = certrail("rollback", "fleet", "--yes")
+    assert refused.code == 1
+    assert f"the one before is {short(bad)}, which was left at " in refused.err
+    assert ": it breaks old phones. " in refused.err
+    assert f"`--to {short(bad)}` goes back to this one all the same" in refused.err
+    assert store.current("fleet") == left
+    assert certrail("rollback", "fleet", "--yes", "--to", short(bad)).code == 0
+    current = store.current("fleet")
+    assert current
+    assert (current.generation, current.fingerprint) == (5, bad)
+
+
 def test_a_key_that_is_about_to_be_removed_is_kept(
     certrail: Certrail, store: Store, generations: list[Current]
 ) -> None:
