@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from certrail.errors import CannotRollBack
 from certrail.store import Current, Versioned, current_key
 from cli.workspace import BadInput, Workspace
 from deployers.rollback import RollbackPreview, find, longest_propagation, roll_back
+from deployers.view import READERS, look_at
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Plan:
 
 
 def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime) -> Plan:
-    """What a rollback would do. Reads only. Raises BadInput, CannotRollBack."""
+    """What a rollback would do. Reads only. Raises BadInput, CannotRollBack,
+    StateError, AwsError."""
     file = workspace.pushed()
     # Of an entry with several key types, each is a certificate of its own.
     pipeline = file.named(name)
@@ -46,7 +49,10 @@ def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime
         raise BadInput(f"`{pipeline.name}` has no certificate yet")
     if fingerprint is None:
         _check_wanted(after.value)
-    propagation = longest_propagation(pipeline.targets)
+    with ThreadPoolExecutor(READERS) as readers:
+        # Those that selections found and those that follow an import are late, too.
+        targets = look_at(workspace.store, pipeline, readers).targets
+    propagation = longest_propagation(targets)
     return Plan(after, find(workspace.store, after.value, fingerprint, propagation, now))
 
 

@@ -14,7 +14,7 @@ from certrail.aws import Aws
 from certrail.bundle import short
 from certrail.records import Rollout, State
 from certrail.store import KEPT_TAG, SUPERSEDED_TAG, Current, Revoked, Store, rollout_key
-from sandbox import Sandbox
+from sandbox import Sandbox, resources
 from tests.cli.conftest import BUCKET, Certrail
 
 SECRET = "tls/fleet/bundle"
@@ -192,6 +192,28 @@ def test_what_is_in_the_way_is_said_before(
     store.mark_revoked("fleet", second.fingerprint, Revoked("keyCompromise", datetime.now(UTC)))
     assert "was revoked (keyCompromise, " in certrail("rollback", "fleet", "--yes").err
     assert store.current("fleet") == generations[2]
+
+
+def test_how_long_aws_may_take_is_said_of_what_a_selection_found_too(
+    certrail: Certrail, store: Store, file: Path, sandbox: Sandbox, generations: list[Current]
+) -> None:
+    at: Any = {"session": sandbox.session(), "endpoint": sandbox.endpoint}
+    resources.distribution("E1FOUND", ["mail.example.org"], **at)
+    text = file.read_text()
+    listed = "      - {type: secretsmanager, name: tls/fleet/bundle}\n"
+    file.write_text(text.replace(listed, f"{listed}      - {{type: cloudfront, covers: true}}\n"))
+    assert certrail("push").code == 0
+    applied = certrail("apply", "fleet")
+    assert "cloudfront/E1FOUND" in applied.err
+    second = generations[1].fingerprint
+    document = store.published_as("fleet", second)
+    assert document
+    soon = replace(document.facts, not_after=datetime.now(UTC) + timedelta(hours=5))
+    key = f"certificates/fleet/{second}/bundle.json"
+    Aws().s3().delete_object(Bucket=BUCKET, Key=key)
+    store.write(key, replace(document, facts=soon), Current, None)
+    result = certrail("rollback", "fleet", "--yes", "--json")
+    assert "AWS may take 24 hours until every client gets it" in " ".join(result.json()["notes"])
 
 
 def test_what_acm_does_not_take_under_the_same_arn_is_said_before(
