@@ -340,7 +340,7 @@ def orphans(
         bool, typer.Option("--check", help="Exit with 3 where there are any, for CI.")
     ] = False,
 ) -> None:
-    """List distributions and listeners that no pipeline reaches. Reads only."""
+    """List distributions, domain names and listeners that no pipeline reaches. Reads only."""
     workspace = Workspace(file, bucket)
     with render.working("Reading AWS"):
         found = orphaned.orphans(workspace, datetime.now(UTC))

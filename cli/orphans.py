@@ -1,4 +1,5 @@
-"""`certrail orphans`: distributions and listeners that no pipeline reaches."""
+"""`certrail orphans`: distributions, custom domain names of API Gateway and listeners that no
+pipeline reaches."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from cli.workspace import Workspace
 from deployers.finder import find
 from deployers.inventory import Inventory
 from deployers.kinds.all import AnyTarget
+from deployers.kinds.apigateway import Apigateway, EndpointType
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.selections.cloudfront import REGION, aliases_of
@@ -105,6 +107,7 @@ def _places(file: Pipelines[AnyTarget]) -> Iterator[tuple[str, Location]]:
     for account in dict.fromkeys(at.account for at in locations):
         yield "cloudfront", Location(account, REGION)
     for at in locations:
+        yield "apigateway", at
         yield "listener", at
 
 
@@ -113,19 +116,36 @@ def _endpoints(inventory: Inventory, kind: str, at: Location) -> list[Item]:
     if kind == "cloudfront":
         # Without a name of its own it needs no certificate of its own.
         return [each for each in items if aliases_of(each) and not each.listed.get("Staging")]
+    if kind == "apigateway":
+        # A private one cannot be a target.
+        return [each for each in items if _endpoint_type(each)]
     return list(items)
 
 
 def _target(kind: str, at: Location, item: Item) -> Target:
     if kind == "cloudfront":
         return Cloudfront(account=at.account, distribution=item.id)
+    if kind == "apigateway":
+        return Apigateway(
+            account=at.account,
+            region=at.region,
+            domain_name=item.id,
+            endpoint=_endpoint_type(item) or EndpointType.REGIONAL,
+        )
     return Listener(account=at.account, listener=item.id)
+
+
+def _endpoint_type(domain: Item) -> EndpointType | None:
+    types = domain.listed.get("endpointConfiguration", {}).get("types", ())
+    return next((each for each in EndpointType if each.upper() in types), None)
 
 
 def _orphan(file: Pipelines[AnyTarget], kind: str, at: Location, item: Item) -> Orphan:
     groups = [certificate.names for certificate in item.certificates if certificate.names]
     if kind == "cloudfront":
         groups = [aliases_of(item)]
+    if kind == "apigateway":
+        groups = [(item.id,)]
     ends = [each.not_after for each in item.certificates if each.not_after]
     return Orphan(
         address=_target(kind, at, item).address,

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 # docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html
 TAGS_AT_ONCE = 20
+# What GetDomainNames gives at once.
+DOMAINS = 500
 # Without them ListCertificates gives RSA keys of up to 2048 bits only.
 EVERY_KEY: Sequence[KeyAlgorithmType] = (
     "RSA_1024",
@@ -61,6 +63,7 @@ class Inventory:
     def items(self, kind: str, at: Location) -> Sequence[Item]:
         """Everything there that a target of this kind could be. Distributions come without tags."""
         lists = {
+            "apigateway": self._domain_names,
             "cloudfront": self._distributions,
             "listener": self._listeners,
             "secretsmanager": self._secrets,
@@ -76,8 +79,8 @@ class Inventory:
         ]
 
     def with_certificates(self, at: Location, items: Iterable[Item]) -> list[Item]:
-        """Distributions and listeners with their certificates; without those that are not there any
-        more."""
+        """Distributions, domain names and listeners with their certificates; without those that are
+        not there any more."""
         return [
             replace(item, certificates=tuple(self._certificate(at, arn) for arn in arns))
             for item in items
@@ -179,6 +182,17 @@ class Inventory:
                 found[each["ResourceArn"]] = tags_of(each.get("Tags", []))
         return found
 
+    def _domain_names(self, at: Location) -> Iterator[Item]:
+        pages = self._at(at).apigateway(at.region).get_paginator("get_domain_names")
+        for page in pages.paginate(PaginationConfig={"PageSize": DOMAINS}):
+            for listed in page.get("items", ()):
+                tags = listed.get("tags", {})
+                yield Item(
+                    listed["domainName"],
+                    listed.get("domainNameArn", ""),
+                    {**_as_json(listed), "Tags": tags},
+                )
+
     def _secrets(self, at: Location) -> Iterator[Item]:
         pages = self._at(at).secretsmanager(at.region).get_paginator("list_secrets")
         for page in pages.paginate(PaginationConfig={"PageSize": 100}):
@@ -189,10 +203,13 @@ class Inventory:
     # Certificates
 
     def _arns(self, at: Location, item: Item) -> Sequence[str] | None:
-        """Of the certificates of a distribution or a listener, the default first; None where it is
-        not there any more."""
+        """Of the certificates of an endpoint, the default first; None where it is not there any
+        more."""
         if "ListenerArn" in item.listed:
             return self._once(("certificates", item.arn), lambda: self._arns_of_listener(at, item))
+        if "domainName" in item.listed:
+            members = ("regionalCertificateArn", "certificateArn")
+            return [arn for each in members if (arn := item.listed.get(each))]
         viewer = item.listed.get("ViewerCertificate", {})
         arn = viewer.get("ACMCertificateArn") or viewer.get("IAMCertificateId")
         return [arn] if arn else []
@@ -216,6 +233,8 @@ class Inventory:
     def _certificate(self, at: Location, arn: str) -> Certificate:
         if not arn.startswith("arn:") or ":acm:" not in arn:
             return Certificate(arn)
+        # Of an edge-optimized domain name it is in us-east-1.
+        at = Location(at.account, arn.split(":")[3])
         known = self._once(("acm", at), lambda: self._certificates(at))
         return known.get(arn) or self._once(("acm", arn), lambda: self._described(at, arn))
 

@@ -73,7 +73,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Item:
-    """What a service lists: one distribution, listener or secret.
+    """What a service lists: one distribution, domain name, listener or secret.
 
     id: what a target calls it. listed: as the service has it, as JSON, with `Tags` as a mapping
     where they were read. certificates: the default first; empty where they were not read.

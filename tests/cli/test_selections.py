@@ -10,6 +10,7 @@ from moto.acm.models import acm_backends
 
 from certrail.records import Found
 from certrail.store import Store, found_key
+from deployers import inventory
 from sandbox import Sandbox, resources
 from tests.cli.conftest import BUCKET, Certrail
 
@@ -184,6 +185,47 @@ class TestOrphans:
         )
         assert "cloudfront/E2" not in result.out
         assert rows[-1] == "3 endpoints are not reached by a pipeline"
+
+    def test_domain_names_of_api_gateway(
+        self, certrail: Certrail, file: Path, estate: Estate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many pages there are, and wherever the certificate is."""
+        monkeypatch.setattr(inventory, "DOMAINS", 1)
+        named = "named.example.com"
+        for name in ("api.shop.example.com", named):
+            resources.domain_name(name, region="eu-central-1", **estate.at)
+        resources.domain_name("edge.example.net", region="eu-central-1", edge=True, **estate.at)
+        estate.client("apigateway").create_domain_name(
+            domainName="left.example.net",
+            endpointConfiguration={"types": ["REGIONAL"]},
+            regionalCertificateArn=resources.imported_certificate(
+                ["left.example.net"], region="eu-central-1"
+            ),
+            tags={"certrail:ignore": "true"},
+        )
+        listed = "      - {type: listener, covers: true}\n"
+        target = f"      - {{type: apigateway, domain_name: {named}}}\n"
+        file.write_text(
+            file.read_text()
+            .replace(listed, listed + target)
+            .replace('"*.shop.example.com"]', '"*.shop.example.com", named.example.com]')
+        )
+        result = certrail("orphans", "--check", "--json")
+        assert result.code == 3
+        assert result.json()["errors"] == []
+        found = {
+            each["endpoint"].partition("/")[2]: each
+            for each in result.json()["orphans"]
+            if each["endpoint"].startswith("apigateway/")
+        }
+        assert {name: (each["pipelines"], each["ignored"]) for name, each in found.items()} == {
+            "eu-central-1/api.shop.example.com": (["shop"], False),
+            "eu-central-1/edge.example.net": ([], False),
+            "eu-central-1/left.example.net": ([], True),
+        }
+        assert all(
+            each["not_after"] and each["region"] == "eu-central-1" for each in found.values()
+        )
 
     def test_as_json(self, certrail: Certrail, estate: Estate) -> None:
         estate.listener(2, "www.example.com")
