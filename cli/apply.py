@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,19 +11,24 @@ from typing import Any
 
 from certrail.errors import Busy, CertrailError
 from certrail.pipelines import Pipeline, Pipelines
-from certrail.records import Found, State
+from certrail.records import Found, Record, Rollout, State
+from certrail.store import Rollback
 from certrail.target import Target
 from cli.workspace import Workspace, clock_here, find_for, issue_here
 from deployers.deploy import Result, deploy_target
 from deployers.finder import Findings, keep
+from deployers.held import Behind
 from deployers.job import role_of
 from deployers.judge import attention
 from deployers.kinds.all import AnyTarget
+from deployers.reached import Reached
 from deployers.rollout import Step, plan
 from deployers.verify import Network
 from deployers.view import READERS, View, look_at
-from deployers.watcher import Logs, Watcher
+from deployers.watcher import Watcher
 from issuer.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 # How long `apply` lets one certificate take, and all connections of one pipeline.
 PATIENCE = timedelta(minutes=15)
@@ -264,3 +270,44 @@ class _Run:
         if then is None or then > self._clock.deadline:
             return None
         return max(1.0, (then - now).total_seconds())
+
+
+class Logs:
+    """Says in the log what the watcher tells: nobody else is to hear of what you see."""
+
+    def done(self, rollout: Rollout, before: str | None, there: Reached) -> None:
+        logger.info("%s", there, extra=_about(rollout))
+
+    def wave_passed(self, rollout: Rollout, wave: str, there: Reached) -> None:
+        logger.info("wave `%s` has passed: %s", wave, there, extra=_about(rollout))
+
+    def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
+        logger.error("rolled back: %s", why.reason, extra=_about(rollout))
+
+    def waits(self, rollout: Rollout, wave: str) -> None:
+        logger.warning("wave `%s` waits: %s", wave, rollout.waits_for, extra=_about(rollout))
+
+    def rollout_failed(self, rollout: Rollout) -> None:
+        logger.error("goes no further: %s", rollout.failed, extra=_about(rollout))
+
+    def at_risk(self, rollout: Rollout, late: Behind, why: str) -> None:
+        about = {**_about(rollout), "target": late.record.address}
+        until = f"{late.not_after:%Y-%m-%d %H:%M} UTC"
+        logger.error("holds what ends %s: %s", until, why, extra=about)
+
+    def check_failed(self, record: Record) -> None:
+        logger.error(
+            "%s", record.error, extra={"pipeline": record.pipeline, "target": record.address}
+        )
+
+    def recovered(self, record: Record) -> None:
+        about = {"pipeline": record.pipeline, "target": record.address}
+        logger.info("served again", extra=about)
+
+
+def _about(rollout: Rollout) -> dict[str, object]:
+    return {
+        "pipeline": rollout.pipeline,
+        "fingerprint": rollout.fingerprint,
+        "generation": rollout.generation,
+    }

@@ -89,47 +89,6 @@ class Tells(Protocol):
         """Clients get it after all."""
 
 
-class Logs:
-    """Says it in the log."""
-
-    def done(self, rollout: Rollout, before: str | None, there: Reached) -> None:
-        logger.info("%s", there, extra=_about(rollout))
-
-    def wave_passed(self, rollout: Rollout, wave: str, there: Reached) -> None:
-        logger.info("wave `%s` has passed: %s", wave, there, extra=_about(rollout))
-
-    def rolled_back(self, rollout: Rollout, why: Rollback) -> None:
-        logger.error("rolled back: %s", why.reason, extra=_about(rollout))
-
-    def waits(self, rollout: Rollout, wave: str) -> None:
-        logger.warning("wave `%s` waits: %s", wave, rollout.waits_for, extra=_about(rollout))
-
-    def rollout_failed(self, rollout: Rollout) -> None:
-        logger.error("goes no further: %s", rollout.failed, extra=_about(rollout))
-
-    def at_risk(self, rollout: Rollout, late: Behind, why: str) -> None:
-        about = {**_about(rollout), "target": late.record.address}
-        until = f"{late.not_after:%Y-%m-%d %H:%M} UTC"
-        logger.error("holds what ends %s: %s", until, why, extra=about)
-
-    def check_failed(self, record: Record) -> None:
-        logger.error(
-            "%s", record.error, extra={"pipeline": record.pipeline, "target": record.address}
-        )
-
-    def recovered(self, record: Record) -> None:
-        about = {"pipeline": record.pipeline, "target": record.address}
-        logger.info("served again", extra=about)
-
-
-def _about(rollout: Rollout) -> dict[str, object]:
-    return {
-        "pipeline": rollout.pipeline,
-        "fingerprint": rollout.fingerprint,
-        "generation": rollout.generation,
-    }
-
-
 @dataclass(frozen=True)
 class Watcher:
     """now: aware, UTC. by: who it is, for what it writes."""
