@@ -33,7 +33,8 @@ PATIENCE = 60.0
 class World:
     """A pipeline `name` with resources of its own, in the deployed sandbox.
 
-    E1, E2: distributions' ids. alb: a listener's ARN. secret: a name.
+    distribution: its id. listener: its ARN. domain: what the pipeline's certificate is for. secret:
+    its name. furnish makes those that a pipelines file names.
     """
 
     sandbox: Sandbox
