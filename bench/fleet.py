@@ -1,5 +1,6 @@
-"""A thousand targets in ten accounts: how many AWS calls they take, and how long AWS's own rate
-limits let it last. The functions' code as it is, on a simulated clock. See README.md beside this.
+"""A thousand targets in ten accounts: how many AWS calls they take, and how long it is until they
+are deployed, and until clients were seen to get them. The functions' code as it is, on a simulated
+clock. See README.md beside this.
 """
 
 from __future__ import annotations
@@ -7,13 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import random
 import sys
 import types
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
+from textwrap import indent
 from typing import Any
 from uuid import uuid4
 
@@ -23,26 +28,44 @@ from moto.sqs.models import SQSBackend
 
 from bench.timeline import Timeline
 from certrail.aws import Aws
+from certrail.nameservers import Server as Address
 from certrail.store import CONFIG_KEY, Store, current_key
-from deployers import handler, router
+from certrail.target import Endpoint
+from deployers import handler, router, watcher
 from deployers.kinds.all import KINDS
+from deployers.seen import Seen, Verdict
+from deployers.verify import AT_ONCE, Network, Wanted, look
+from deployers.view import READERS
 from sandbox import resources
 from sandbox.calls import Call, queue_name
+from sandbox.propagation import Delay, Service, propagation
 from sandbox.rules.acm import import_limit
 from sandbox.server import Server
+from tests.certrail.bundles import NOW, authority
 from tests.deployers.cloud import OURS, REGION, Cloud
+from tests.deployers.histories.queues import REMEMBERED
+from tests.deployers.internet import internet
 
 ACCOUNTS = [f"{number:012d}" for number in range(200000000001, 200000000011)]
 
 # Assumed, in seconds: a call of AWS from Lambda in the same region, one of S3, and from a PUT to
 # the message in the router's queue ("usually seconds").
 CALL, S3_CALL, EVENT = 0.08, 0.03, 1.0
-# The router reads records sixteen at a time; here one after the other, so much faster.
-ROUTER_S3_CALL = S3_CALL / 16
+# Router and watcher deal with records sixteen at a time; here one after the other, so much faster.
+RECORD_CALL = S3_CALL / READERS
 INVOKE = 0.02
+# Assumed, too: an answer of the DNS, and a connection with its handshake.
+LOOKUP, HANDSHAKE = 0.02, 0.1
+# And until AWS serves a change everywhere. It says "minutes" of distributions, and nothing of load
+# balancers.
+DELAYS: dict[Service, Delay] = {
+    "cloudfront": Delay(timedelta(minutes=5), timedelta(minutes=5)),
+    "elbv2": Delay(timedelta(seconds=5), timedelta(seconds=5)),
+}
 # As in template.yaml.
-BATCH, BATCH_WINDOW = 100, 1.0
-ROUTERS, DEPLOYERS = 2, 25
+BATCH, LOOKS, BATCH_WINDOW = 100, 2, 1.0
+ROUTERS, WATCHERS, DEPLOYERS = 2, 10, 25
+WATCHER_TIMEOUT = 120_000
 
 # Calls a second, for an account and region, as far as AWS says:
 # docs.aws.amazon.com/acm/latest/userguide/acm-limits.html
@@ -58,16 +81,20 @@ LIMITS = {
     "secretsmanager:PutSecretValue": 50,
 }
 IMPORTS = "acm:ImportCertificate"
-ROUTER = "router"
+# How far ahead of its rate a caller may be, in seconds: AWS names no burst.
+AHEAD = 1.0
+ROUTER, WATCHER, NOBODY = "router", "watcher", "somebody-else"
+WATCH_QUEUE = "watch"
 BUCKET_EVENTS = ("deployments/", "rollouts/", "found/")
 
 
 @dataclass
 class Buckets:
-    """Token buckets without a burst to speak of, as AWS names none."""
+    """A token bucket for each action, account and region. taken: from each so far."""
 
     timeline: Timeline
     full_at: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    taken: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def refuse(self, call: Call) -> bool:
         rate = LIMITS.get(call.action)
@@ -75,10 +102,18 @@ class Buckets:
             return False
         key, now = (call.action, call.account, call.region), self.timeline.now
         full_at = max(self.full_at.get(key, now), now)
-        if full_at - now > 1:
+        if full_at - now > AHEAD:
             return True
         self.full_at[key] = full_at + 1 / rate
+        self.taken[key] += 1
         return False
+
+    def floor(self) -> float:
+        """In how many seconds all that was taken can be had, by whom it occurs to."""
+        return max(
+            ((n - 1) / LIMITS[action] - AHEAD for (action, _, _), n in self.taken.items()),
+            default=0.0,
+        )
 
 
 @dataclass
@@ -95,40 +130,64 @@ class Fifo:
 
     kind: str
     waiting: dict[str, deque[Message]] = field(default_factory=lambda: defaultdict(deque))
-    seen: set[str] = field(default_factory=set)
+    sent: dict[str, float] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
     held: dict[str, float] = field(default_factory=dict)
 
 
 class Fleet:
-    """The template's functions on a simulated clock."""
+    """The template's functions on a simulated clock, which begins at `began`.
 
-    def __init__(self, cloud: Cloud) -> None:
+    deployed: when the last deployer was done. served: when the last rollout was written, or, where
+    none is, the last look was over. there: when AWS serves everywhere what was written.
+    """
+
+    def __init__(self, cloud: Cloud, began: datetime) -> None:
         self.cloud = cloud
+        self.began = began
         self.timeline = Timeline()
         self.queues = {kind: Fifo(kind) for kind in KINDS}
         self.calls: Counter[str] = Counter()
         self.throttled: Counter[str] = Counter()
         self.imports: Counter[tuple[str, str]] = Counter()
-        self.last_write = 0.0
+        self.deployed = self.there = 0.0
+        self.rolled_out = self.looked = 0.0
+        self.handshakes = 0
         self.invocations: Counter[str] = Counter()
         self._events: list[str] = []
         self._routers = 0
         self._routing = False
+        self._looks: deque[str] = deque()
+        self._watchers = 0
         self.buckets = Buckets(self.timeline)
+
+    @property
+    def now(self) -> datetime:
+        return self.began + timedelta(seconds=self.timeline.now)
+
+    @property
+    def served(self) -> float:
+        return self.rolled_out or self.looked
+
+    @property
+    def floor(self) -> float:
+        """What AWS's limits allow at best."""
+        most = max(self.imports.values(), default=0)
+        return max(0.0, (most - 1) / import_limit.rate, self.buckets.floor())
 
     # What happens around a call
 
     def before(self, call: Call) -> None:
-        if call.access_key == "somebody-else":
+        if call.access_key == NOBODY:
             return
         if call.service == "s3":
-            self.timeline.take(ROUTER_S3_CALL if call.access_key == ROUTER else S3_CALL)
+            at_once = call.access_key in {ROUTER, WATCHER}
+            self.timeline.take(RECORD_CALL if at_once else S3_CALL)
         else:
             self.timeline.take(CALL)
 
     def after(self, call: Call) -> None:
-        if call.access_key == "somebody-else":
+        if call.access_key == NOBODY:
             return
         self.calls[call.action] += 1
         good = call.status is not None and call.status < 300
@@ -137,14 +196,21 @@ class Fleet:
             return
         if call.action == IMPORTS:
             self.imports[call.account, call.region] += 1
-        if call.writes and call.service != "s3":
-            self.last_write = self.timeline.now
+        if call.writes and call.service in {"acm", "cloudfront", "elasticloadbalancing"}:
+            at_edges = call.region == "us-east-1"
+            delay = DELAYS["cloudfront" if at_edges else "elbv2"].relink
+            self.there = max(self.there, self.timeline.now + delay.total_seconds())
         if call.action == "sqs:SendMessageBatch" and call.params:
-            kind = queue_name(call.params["QueueUrl"]).removesuffix(".fifo")
+            name = queue_name(call.params["QueueUrl"])
             for entry in call.params["Entries"]:
-                self.sent(kind, entry)
+                if name == WATCH_QUEUE:
+                    self.ask_to_look(entry)
+                else:
+                    self.sent(name.removesuffix(".fifo"), entry)
         if call.action == "s3:PutObject" and call.params:
             key = str(call.params["Key"])
+            if key.startswith("rollouts/"):
+                self.rolled_out = self.timeline.now
             if key == CONFIG_KEY or key.startswith(BUCKET_EVENTS):
                 self.tell(key)
 
@@ -195,10 +261,11 @@ class Fleet:
         router.handle({"reconcile": True}, None)
 
     def sent(self, kind: str, entry: dict[str, Any]) -> None:
-        queue = self.queues[kind]
-        if entry["MessageDeduplicationId"] in queue.seen:
+        queue, once = self.queues[kind], entry["MessageDeduplicationId"]
+        sent = queue.sent.get(once)
+        if sent is not None and self.timeline.now < sent + REMEMBERED.total_seconds():
             return
-        queue.seen.add(entry["MessageDeduplicationId"])
+        queue.sent[once] = self.timeline.now
         queue.waiting[entry["MessageGroupId"]].append(
             Message(entry["MessageBody"], entry["MessageGroupId"])
         )
@@ -234,6 +301,7 @@ class Fleet:
             ]
         }
         answer = handler.handle(event, None)
+        self.deployed = self.timeline.now
         if answer["batchItemFailures"]:
             wait = queue.held.pop(message.id, 360.0)
 
@@ -247,18 +315,78 @@ class Fleet:
         queue.busy.discard(message.group)
         self.timeline.at(self.timeline.now, lambda: self._take(queue))
 
+    def ask_to_look(self, entry: dict[str, Any]) -> None:
+        def arrive() -> None:
+            self._looks.append(entry["MessageBody"])
+            self.timeline.at(self.timeline.now + BATCH_WINDOW, self._wake_watcher)
 
-def pipelines(count: int) -> str:
+        self.timeline.at(self.timeline.now + entry["DelaySeconds"], arrive)
+
+    def _wake_watcher(self) -> None:
+        if self._looks and self._watchers < WATCHERS:
+            self._watchers += 1
+            batch = [self._looks.popleft() for _ in range(min(LOOKS, len(self._looks)))]
+            self.timeline.start(self.timeline.now + INVOKE, lambda: self._watch(batch))
+
+    def _watch(self, batch: Sequence[str]) -> None:
+        self.invocations["watcher"] += 1
+        records = [{"messageId": str(number), "body": body} for number, body in enumerate(batch)]
+        failed = watcher.handle({"Records": records}, TwoMinutes())
+        if failed["batchItemFailures"]:
+            raise RuntimeError(f"the watcher failed: {failed}")
+        self._watchers -= 1
+        self.looked = self.timeline.now
+        self.timeline.at(self.timeline.now, self._wake_watcher)
+
+    def look(
+        self, endpoints: Iterable[Endpoint], wanted: Wanted, way: Network, patience: timedelta
+    ) -> dict[Endpoint, tuple[Seen, ...]]:
+        """The watcher's look as it is, with the time that it would take on the internet."""
+        # How long this machine takes says nothing of the patience that a function has.
+        seen = look(endpoints, wanted, way, timedelta(hours=1))
+        hosts = {endpoint.host for endpoint in seen}
+        every = [each for there in seen.values() for each in there]
+        # Where another certificate is seen, a second client has a look.
+        handshakes = len(every) + sum(each.verdict is Verdict.OTHER for each in every)
+        self.handshakes += handshakes
+        took = math.ceil(len(hosts) / AT_ONCE) * LOOKUP
+        took += math.ceil(handshakes / AT_ONCE) * HANDSHAKE
+        if took > patience.total_seconds():
+            raise RuntimeError(f"a look that takes {took:.0f} s")
+        self.timeline.take(took)
+        return seen
+
+    def clock(self) -> type[datetime]:
+        """`datetime` for a module that asks it what time it is."""
+        fleet = self
+
+        class Simulated(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Any:
+                return fleet.now.astimezone(tz)
+
+        return Simulated
+
+
+class TwoMinutes:
+    """What Lambda hands to the watcher."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return WATCHER_TIMEOUT
+
+
+def pipelines(count: int, accounts: Sequence[str]) -> str:
     """In every account and for every pipeline: three distributions, four listeners, a secret, and
     the imports in two regions that those need: ten."""
-    accounts = "\n".join(
+    root = indent(authority().root, " " * 6)
+    roles = "\n".join(
         f"  a{n}: {{role_arn: 'arn:aws:iam::{account}:role/certrail', external_id: abc}}"
-        for n, account in enumerate(ACCOUNTS)
+        for n, account in enumerate(accounts)
     )
     entries = []
     for p in range(count):
         targets = []
-        for n in range(len(ACCOUNTS)):
+        for n in range(len(accounts)):
             targets += [
                 f"      - {{type: cloudfront, account: a{n}, "
                 f"distribution: {distribution(p, n, d)}}}"
@@ -271,13 +399,25 @@ def pipelines(count: int) -> str:
             targets.append(
                 f"      - {{type: secretsmanager, account: a{n}, name: tls/p{p}/bundle}}"
             )
+        names = ", ".join(f"'{name}'" for name in domains(p))
         entries.append(
-            f"  - name: p{p}\n    domains: [p{p}.example.com]\n    targets:\n" + "\n".join(targets)
+            f"  - name: p{p}\n    domains: [{names}]\n    targets:\n" + "\n".join(targets)
         )
     return (
-        f"issuers: {{ca: {{directory: 'https://ca.example/directory'}}}}\naccounts:\n{accounts}\n"
-        f"defaults: {{region: {REGION}}}\npipelines:\n" + "\n".join(entries) + "\n"
+        f"issuers:\n  ca:\n    directory: 'https://ca.example/directory'\n    trust: |\n{root}\n"
+        f"accounts:\n{roles}\ndefaults: {{region: {REGION}}}\npipelines:\n"
+        + "\n".join(entries)
+        + "\n"
     )
+
+
+def domains(p: int) -> tuple[str, str]:
+    return f"p{p}.example.com", f"*.p{p}.example.com"
+
+
+def alias(p: int, n: int, d: int) -> str:
+    """An alias belongs to one distribution alone."""
+    return f"a{n}-d{d}.p{p}.example.com"
 
 
 def distribution(p: int, n: int, d: int) -> str:
@@ -294,55 +434,86 @@ def listener(p: int, n: int, each: int) -> str:
 
 # The bench
 
+CHECK = "daily check"
+PHASES = ("first deployment", "renewal, in place", CHECK)
+
 
 @dataclass(frozen=True)
 class Phase:
-    """seconds: until the last write outside the bucket. floor: what AWS's limits make of them."""
+    """deployed, served: seconds until then. floor: what AWS's limits allow at best for the first of
+    them. there: when AWS served it everywhere, which nobody can see earlier."""
 
     name: str
     calls: Counter[str]
     throttled: int
-    seconds: float
+    handshakes: int
+    deployed: float
     floor: float
+    served: float
+    there: float
 
 
-def main() -> int:
-    options = _options()
-    count = options.pipelines
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
     logging.disable(logging.CRITICAL)
-    random.seed(0)
-    with Server() as server, pytest.MonkeyPatch.context() as patch:
-        cloud = _furnished(server, count, patch)
-        phases = []
-        for name in ("first deployment", "renewal, in place", "daily check"):
-            phases.append(_phase(name, cloud, server, count, patch))
-    print(_report(phases, count))
+    try:
+        phases = bench(options.pipelines, ACCOUNTS[: options.accounts])
+    finally:
+        logging.disable(logging.NOTSET)
+    print(_report(phases, options.pipelines, options.accounts))
     return 0
 
 
-def _options() -> argparse.Namespace:
+def bench(count: int, accounts: Sequence[str]) -> list[Phase]:
+    """count: of pipelines. A day lies between one phase and the next, and an hour, so that all is
+    to be looked at again."""
+    random.seed(0)
+    phases = []
+    with Server() as server, internet() as way, pytest.MonkeyPatch.context() as patch:
+        cloud = _furnished(server, way, count, accounts, patch)
+        for day, name in enumerate(PHASES):
+            began = NOW + day * timedelta(hours=25)
+            phases.append(_phase(name, Fleet(cloud, began), server, count, patch))
+        cloud.reset()
+    return phases
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__)
     parser.add_argument(
-        "--pipelines", type=int, default=10, metavar="N", help="with 100 targets each (10)"
+        "--pipelines", type=int, default=10, metavar="N", help="with ten targets an account (10)"
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--accounts",
+        type=int,
+        default=len(ACCOUNTS),
+        choices=range(1, len(ACCOUNTS) + 1),
+        metavar="N",
+        help=f"1 to {len(ACCOUNTS)} ({len(ACCOUNTS)})",
+    )
+    return parser.parse_args(arguments)
 
 
-def _furnished(server: Server, count: int, patch: pytest.MonkeyPatch) -> Cloud:
+def _furnished(
+    server: Server,
+    way: Network,
+    count: int,
+    accounts: Sequence[str],
+    patch: pytest.MonkeyPatch,
+) -> Cloud:
     patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
     patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     patch.setenv("AWS_DEFAULT_REGION", REGION)
     cloud = Cloud(server)
     cloud.reset()
     everything = [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
-    for n, account in enumerate(ACCOUNTS):
+    for n, account in enumerate(accounts):
         cloud.role(account, everything)
         for p in range(count):
-            names = (f"p{p}.example.com",)
             for d in range(3):
                 resources.distribution(
                     distribution(p, n, d),
-                    (),
+                    (alias(p, n, d),),
                     session=cloud.session,
                     endpoint=cloud.endpoint,
                     account=account,
@@ -352,38 +523,51 @@ def _furnished(server: Server, count: int, patch: pytest.MonkeyPatch) -> Cloud:
                     listener(p, n, each),
                     session=cloud.session,
                     endpoint=cloud.endpoint,
-                    names=names,
+                    names=domains(p),
                 )
+    sqs = cloud.client("sqs")
+    fifo = {"FifoQueue": "true"}
     urls = {
-        kind: cloud.client("sqs").create_queue(
-            QueueName=f"{kind}.fifo", Attributes={"FifoQueue": "true"}
-        )["QueueUrl"]
+        kind: sqs.create_queue(QueueName=f"{kind}.fifo", Attributes=fifo)["QueueUrl"]
         for kind in KINDS
     }
+    looks = sqs.create_queue(QueueName=WATCH_QUEUE)["QueueUrl"]
+    assert way.proxy
     patch.setenv("CERTRAIL_BUCKET", cloud.store.bucket)
     patch.setenv("CERTRAIL_QUEUES", json.dumps(urls))
+    patch.setenv("CERTRAIL_WATCH_QUEUE", looks)
+    patch.setenv("CERTRAIL_NAMESERVERS", ",".join(map(_spelled, way.nameservers)))
+    patch.setenv("CERTRAIL_PROXY", _spelled(way.proxy))
     patch.setattr(router, "READERS", 1)
-    for module, key in ((router, ROUTER), (handler, OURS)):
-        patch.setenv("AWS_ACCESS_KEY_ID", key)
-        module._aws.cache_clear()
-        module._aws().s3()
+    patch.setattr(watcher, "READERS", 1)
     # What the functions have not written takes no time.
     cloud.store = Store(cloud.store.bucket, Aws(cloud.session))
-    cloud.store.put_pipelines_text(pipelines(count))
+    cloud.store.put_pipelines_text(pipelines(count, accounts))
     return cloud
 
 
-def _phase(name: str, cloud: Cloud, server: Server, count: int, patch: pytest.MonkeyPatch) -> Phase:
-    fleet = Fleet(cloud)
+def _spelled(server: Address) -> str:
+    return f"{server.host}:{server.port}"
+
+
+def _phase(name: str, fleet: Fleet, server: Server, count: int, patch: pytest.MonkeyPatch) -> Phase:
+    for module, key in ((router, ROUTER), (handler, OURS), (watcher, WATCHER)):
+        # After a day without work no function is warm.
+        patch.setenv("AWS_ACCESS_KEY_ID", key)
+        module._aws.cache_clear()
+        module._aws().s3()
+        patch.setattr(module, "datetime", fleet.clock())
     import_limit.clock, import_limit.burst = (lambda: fleet.timeline.now), 1
     import_limit.refill()
+    propagation.clock, propagation.delays = (lambda: fleet.now), dict(DELAYS)
+    patch.setattr(watcher, "look", fleet.look)
     patch.setattr(botocore.endpoint, "time", types.SimpleNamespace(sleep=fleet.timeline.take))
     patch.setattr(SQSBackend, "change_message_visibility", fleet.hold)
-    if name == "daily check":
+    if name == CHECK:
         fleet.timeline.start(0.0, fleet.check_everything)
     else:
         for p in range(count):
-            cloud.publish((f"p{p}.example.com",), pipeline=f"p{p}")
+            fleet.cloud.publish(domains(p), pipeline=f"p{p}")
             fleet.tell(current_key(f"p{p}"))
     server.before.append(fleet.before)
     server.after.append(fleet.after)
@@ -391,31 +575,35 @@ def _phase(name: str, cloud: Cloud, server: Server, count: int, patch: pytest.Mo
         fleet.timeline.run()
     server.before.clear()
     server.after.clear()
-    most = max(fleet.imports.values(), default=0)
     return Phase(
         name,
         fleet.calls,
         sum(fleet.throttled.values()),
-        fleet.last_write or fleet.timeline.now,
-        max(0, most - 1) / import_limit.rate,
+        fleet.handshakes,
+        fleet.deployed,
+        fleet.floor,
+        fleet.served,
+        fleet.there,
     )
 
 
-def _report(phases: list[Phase], count: int) -> str:
-    targets = count * 100
+def _report(phases: list[Phase], count: int, accounts: int) -> str:
+    targets = count * accounts * 10
     lines = [
-        f"{targets:,} targets of {count} pipelines in {len(ACCOUNTS)} accounts, two regions",
+        f"{targets:,} targets of {count} pipelines in {accounts} accounts, two regions",
         "",
-        f"{'':24}{'AWS calls':>10}{'a target':>10}{'of S3':>10}{'throttled':>11}"
-        f"{'seconds':>9}{'floor':>8}{'ratio':>8}",
+        f"{'':20}{'AWS calls':>10}{'a target':>9}{'of S3':>8}{'throttled':>10}{'handshakes':>11}"
+        f"{'deployed':>10}{'floor':>7}{'ratio':>7}{'served':>8}{'by AWS':>8}",
     ]
     for phase in phases:
         buckets = sum(n for action, n in phase.calls.items() if action.startswith("s3:"))
         others = sum(phase.calls.values()) - buckets
-        ratio = f"{phase.seconds / phase.floor:.2f}" if phase.floor else "-"
+        ratio = f"{phase.deployed / phase.floor:.2f}" if phase.floor else "-"
+        by_aws = f"{phase.there:.1f}" if phase.there else "-"
         lines.append(
-            f"{phase.name:24}{others:10,}{others / targets:10.2f}{buckets / targets:10.2f}"
-            f"{phase.throttled:11,}{phase.seconds:9.1f}{phase.floor:8.1f}{ratio:>8}"
+            f"{phase.name:20}{others:10,}{others / targets:9.2f}{buckets / targets:8.2f}"
+            f"{phase.throttled:10,}{phase.handshakes:11,}"
+            f"{phase.deployed:10.1f}{phase.floor:7.1f}{ratio:>7}{phase.served:8.1f}{by_aws:>8}"
         )
     lines.append("")
     for phase in phases:
