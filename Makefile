@@ -14,7 +14,7 @@ MISSING := $(shell for program in $(PROGRAMS); do \
 PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs demo test check fix bench bench-fleet bench-install histories docs pins sam-validate sam-build clean
+.PHONY: help setup programs demo test check fix bench bench-fleet bench-install histories rotations docs pins sam-validate sam-build clean
 
 help:
 	@echo 'make demo          watch certificates travel through a local AWS'
@@ -25,6 +25,7 @@ help:
 	@echo 'make bench-fleet   deploy to a thousand targets on a simulated clock'
 	@echo 'make bench-install from a secret to the certificate that nginx serves, on one instance'
 	@echo 'make histories     two thousand random histories of deployments'
+	@echo 'make rotations     every way of a rotation, and what clients get at every instant of it'
 	@echo 'make docs          write the generated parts of docs/ again'
 	@echo 'make pins          let the functions have the versions that .venv has'
 	@echo 'make sam-validate  sam validate --lint'
@@ -85,6 +86,9 @@ bench-install: setup
 
 histories: setup
 	$(PYTEST) -m 'thorough or not thorough' tests/deployers/test_histories.py
+
+rotations: setup
+	$(PYTEST) -m 'thorough or not thorough' tests/deployers/test_rotation_table.py
 
 docs: setup
 	$(BIN)/python -m cli.reference

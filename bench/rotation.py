@@ -2,10 +2,16 @@
 
     python -m bench.rotation
 
-For each combination: a certificate in ACM, something that uses it and that no file names, and a
-client that connects to it all the time, from before the new certificate is published until days
-later. AWS is the sandbox's, with the time that AWS takes to serve a change. Prints what certrail
-did, and how often the client found no valid certificate: never, else the exit status is 1.
+For each combination: a certificate in ACM, and something that uses it and that no file names. AWS
+is the sandbox's, once with the time that it takes to serve a change and once without. What clients
+can get is looked at in two ways, from before the new certificate is published until days later:
+
+  instants     what each address would serve for each name, right after every write of anybody, and
+               whenever a change arrives somewhere: nothing else changes what is served
+  connections  a real client connects to all of them, again and again
+
+Prints what certrail did, and how often there was no valid certificate: never, else the exit status
+is 1.
 """
 
 from __future__ import annotations
@@ -15,13 +21,13 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import boto3
 from cryptography import x509
@@ -43,13 +49,14 @@ from deployers.kinds.acm import RETIRE_AFTER, Acm
 from deployers.rollout import plan
 from deployers.view import followers
 from issuer.checks import facts
-from sandbox import resources
+from sandbox import fronts, resources
+from sandbox.calls import Call
 from sandbox.dns import NameServer
 from sandbox.edge import Edge
 from sandbox.propagation import Delay, Service, propagation
 from sandbox.rules.acm import import_limit
 from sandbox.server import Server
-from sandbox.visitor import Visit, Visitor
+from sandbox.visitor import Visit, Visitor, problem
 
 PIPELINE = "shop"
 BUCKET = "certrail-rotation"
@@ -63,6 +70,11 @@ DELAYS: dict[Service, Delay] = {
     "cloudfront": Delay(reimport=timedelta(days=1), relink=timedelta(minutes=15)),
     "elbv2": Delay(timedelta(minutes=2), timedelta(minutes=2)),
 }
+AT_ONCE: dict[Service, Delay] = {}
+# From one call to the next: what is between two of them is served, too, be it for a moment.
+TICK = timedelta(seconds=1)
+# After the last change, until nothing of before is served anywhere.
+QUIET = timedelta(days=2)
 
 
 class User(StrEnum):
@@ -108,7 +120,8 @@ class Outcome:
 
     arns: how many imports were pointed to, one after the other. stays: why the user did not move,
     empty where it did. serves: `new`, `old`, or what else the client got at the end. retired:
-    whether the old import is gone. visits: of the client; wrong: those without a valid certificate.
+    whether the old import is gone. instants: how often a name was looked at at an address, visits:
+    how often the client connected; wrong: both, where there was no valid certificate.
     """
 
     case: Case
@@ -117,6 +130,7 @@ class Outcome:
     stays: str
     serves: str
     retired: bool
+    instants: int
     visits: int
     wrong: tuple[Visit, ...]
 
@@ -130,40 +144,47 @@ class Outcome:
         return f"new ARN{moved}, old one {'retired' if self.retired else 'still there'}"
 
 
-def main() -> None:
+def main(cases: Sequence[Case] = CASES) -> int:
     began = time.monotonic()
     outcomes = []
-    print("| key | usage | extended | name | used by | rotation | what happens | connections |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| key | usage | extended | name | used by | rotation | what happens | instants "
+        "| connections | wrong |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     with World() as world:
-        for case in CASES:
-            outcome = world.rotate(case)
-            outcomes.append(outcome)
-            print(row(outcome), flush=True)
+        for case in cases:
+            both = [world.rotate(case, delays) for delays in (DELAYS, AT_ONCE)]
+            outcomes += both
+            print(row(case, both), flush=True)
     wrong = [visit for outcome in outcomes for visit in outcome.wrong]
     print()
     for text, count in Counter(outcome.text.partition(":")[0] for outcome in outcomes).items():
         print(f"{count:4} {text}")
-    visits = sum(outcome.visits for outcome in outcomes)
     print(
-        f"{len(outcomes)} combinations in {time.monotonic() - began:.0f} s: {visits} connections, "
+        f"{len(cases)} combinations, each with AWS's delays and without, in "
+        f"{time.monotonic() - began:.0f} s: "
+        f"{sum(outcome.instants for outcome in outcomes)} instants and "
+        f"{sum(outcome.visits for outcome in outcomes)} connections, "
         f"{len(wrong)} without a valid certificate"
     )
     for visit in wrong[:10]:
         print(visit)
-    sys.exit(bool(wrong))
+    return bool(wrong)
 
 
-def row(outcome: Outcome) -> str:
-    case = outcome.case
+def row(case: Case, outcomes: Sequence[Outcome]) -> str:
+    """outcomes: of the same case."""
     cells = [
         f"{case.before} → {case.after}",
         *("lost" if lost else "kept" for lost in (case.usage_lost, case.extended_lost)),
         "lost" if case.name_lost else "kept",
         case.user,
         case.rotation,
-        outcome.text,
-        f"{outcome.visits}, {len(outcome.wrong)} wrong",
+        " / ".join(dict.fromkeys(outcome.text for outcome in outcomes)),
+        str(sum(outcome.instants for outcome in outcomes)),
+        str(sum(outcome.visits for outcome in outcomes)),
+        str(sum(len(outcome.wrong) for outcome in outcomes)),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -184,10 +205,70 @@ class Clock:
         self.now += time
 
 
+class Watch:
+    """What clients can get at some endpoints, asked of the fronts themselves: `look` is exhaustive
+    for the instant, and what is served changes after a write and when a change arrives.
+
+    looks: each an address and a name at an instant.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], clock: Clock) -> None:
+        self.looks: list[Visit] = []
+        self._clock = clock
+        self._endpoints = endpoints
+        self._roots = (authority().root,)
+
+    def before(self, call: Call) -> None:
+        """As a hook of the server: two calls are never at the same time."""
+        self._clock.forward(TICK)
+
+    def after(self, call: Call) -> None:
+        """As a hook of the server: of objects in buckets no client hears."""
+        if call.writes and call.service != "s3":
+            self.look()
+
+    def passes(self, time: timedelta) -> None:
+        """Let time pass, and look whenever a change arrives at one of the addresses."""
+        end = self._clock.now + time
+        shares = {
+            front.share(address) for _, front in self._fronts() for address in front.addresses
+        }
+        for moment in propagation.arrivals(shares):
+            if self._clock.now < moment <= end:
+                self._clock.now = moment
+                self.look()
+        self._clock.now = end
+
+    def look(self) -> None:
+        for endpoint, front in self._fronts():
+            for address in front.addresses:
+                choice = front.choice(address, endpoint.port)
+                for name in endpoint.server_names:
+                    shown = choice(name or None) if choice else ()
+                    self._note(endpoint, str(address), name, shown)
+
+    def _fronts(self) -> Iterator[tuple[Endpoint, fronts.Front]]:
+        for endpoint in self._endpoints:
+            front = fronts.named(endpoint.host.lower())
+            assert front
+            yield endpoint, front
+
+    def _note(
+        self, endpoint: Endpoint, address: str, name: str, shown: Sequence[fronts.Certificate]
+    ) -> None:
+        """shown: one for each key algorithm; a client may take any."""
+        now = self._clock.now
+        chains = [_der(each.fullchain) for each in shown]
+        wrong = [problem(chain, name, now, self._roots) for chain in chains] or ["no handshake"]
+        leaf = shown[0].leaf.fingerprint(hashes.SHA256()).hex() if shown else ""
+        text = "; ".join(filter(None, wrong))
+        self.looks.append(Visit(now, endpoint.host, address, endpoint.port, name, leaf, text))
+
+
 class World(ExitStack):
     """An emulated AWS that clients can connect to. Takes one case after the other."""
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         super().__enter__()
         self.server = self.enter_context(Server())
         self.nameserver = self.enter_context(NameServer())
@@ -199,16 +280,17 @@ class World(ExitStack):
         self._clients: dict[tuple[str, str], Any] = {}
         return self
 
-    def rotate(self, case: Case) -> Outcome:
-        """Carry out one combination from the beginning."""
-        clock = self._begin()
+    def rotate(self, case: Case, delays: Mapping[Service, Delay]) -> Outcome:
+        """Carry out one combination from the beginning. delays: AWS's."""
+        clock = self._begin(delays)
         home = Acm(region=case.region)
         before = self._publish(bundle_before(case))
-        self._settle(home, case, clock)
-        old = self._resource(home)
+        self.settle(home, case, clock)
+        old = self.resource(home)
         endpoints = ATTACH[case.user](self, old, case)
         # Whatever was there before is served nowhere any more.
-        clock.forward(timedelta(days=2))
+        clock.forward(QUIET)
+        watch = Watch(endpoints, clock)
         with Visitor(
             self.edge.address,
             self.nameserver.address,
@@ -216,18 +298,23 @@ class World(ExitStack):
             roots=[authority().root],
             clock=clock,
         ) as visitor:
-            _look(visitor, endpoints)
+            watch.look()
+            _connect(visitor, endpoints)
+            self.server.before.append(watch.before)
+            self.server.after.append(watch.after)
             after = self._publish(bundle_after(case))
             preflight = self._preflight(home, case, clock)
-            failures = self._settle(home, case, clock)
-            new = self._resource(home)
-            _look(visitor, endpoints)
-            for passed in (timedelta(minutes=20), timedelta(hours=1), timedelta(hours=13)) * 2:
-                clock.forward(passed)
-                last = _look(visitor, endpoints)
-            clock.forward(RETIRE_AFTER)
-            self._settle(home, case, clock, reconcile=True)
-            last = _look(visitor, endpoints)
+            failures = self.settle(home, case, clock)
+            new = self.resource(home)
+            _connect(visitor, endpoints)
+            for passed in (timedelta(minutes=20), timedelta(hours=14)) if delays else ():
+                watch.passes(passed)
+                _connect(visitor, endpoints)
+            watch.passes(RETIRE_AFTER)
+            _connect(visitor, endpoints)
+            self.settle(home, case, clock, reconcile=True)
+            watch.passes(QUIET)
+            last = _connect(visitor, endpoints)
         names = {before.fingerprint: "old", after.fingerprint: "new"}
         seen = {names.get(visit.fingerprint, visit.fingerprint) for visit in last}
         return Outcome(
@@ -237,8 +324,9 @@ class World(ExitStack):
             stays="; ".join(error.what for error in failures),
             serves=" and ".join(sorted(seen)),
             retired=old not in self._imports(case.region),
+            instants=len(watch.looks),
             visits=len(visitor.visits),
-            wrong=tuple(visitor.wrong),
+            wrong=tuple(visit for visit in (*watch.looks, *visitor.visits) if visit.wrong),
         )
 
     def client(self, service: Any, region: str = REGION) -> Any:
@@ -247,10 +335,10 @@ class World(ExitStack):
             self._clients[service, region] = self.session.client(service, region_name=region)
         return self._clients[service, region]
 
-    def _begin(self) -> Clock:
+    def _begin(self, delays: Mapping[Service, Delay]) -> Clock:
         self.server.reset()
         clock = Clock()
-        propagation.clock, propagation.delays = clock, dict(DELAYS)
+        propagation.clock, propagation.delays = clock, dict(delays)
         s3 = self.client("s3")
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         s3.put_bucket_encryption(
@@ -274,7 +362,7 @@ class World(ExitStack):
         self.store.publish(PIPELINE, bundle, issued, after=after, now=bundle.facts.not_before)
         return bundle
 
-    def _settle(
+    def settle(
         self, home: Acm, case: Case, clock: Clock, *, reconcile: bool = False
     ) -> list[CertrailError]:
         """Follow the plan until nothing is ready, those who have to follow among the targets."""
@@ -323,7 +411,7 @@ class World(ExitStack):
         seen = [self.store.read(record_key(PIPELINE, each.address), Record) for each in targets]
         return {each.value.address: each.value for each in seen if each}
 
-    def _resource(self, home: Acm) -> str:
+    def resource(self, home: Acm) -> str:
         held = self._records(home)[home.address].held
         assert held
         return held.resource
@@ -335,9 +423,15 @@ class World(ExitStack):
         return {each["CertificateArn"] for each in listed["CertificateSummaryList"]}
 
 
-def _look(visitor: Visitor, endpoints: Sequence[Endpoint]) -> Sequence[Visit]:
+def _connect(visitor: Visitor, endpoints: Sequence[Endpoint]) -> Sequence[Visit]:
     """Let the client see everything once more."""
     return visitor.a_round() if endpoints else ()
+
+
+@cache
+def _der(chain: bytes) -> tuple[bytes, ...]:
+    """A chain in PEM as it is on the wire."""
+    return tuple(each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(chain))
 
 
 # Who uses it: made by hand, as somebody would who never heard of certrail.
@@ -516,4 +610,4 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

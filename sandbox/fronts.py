@@ -96,7 +96,7 @@ class Front(ABC):
     def choice(self, address: Address, port: int) -> Choice | None:
         """What is shown there; None where nothing speaks TLS at this port."""
 
-    def _share(self, address: Address) -> float:
+    def share(self, address: Address) -> float:
         """The part of a delay after which a change arrives at this address: 1/2 and 1 of two."""
         alike = [each for each in self.addresses if each.version == address.version]
         return (alike.index(address) + 1) / len(alike)
@@ -126,7 +126,7 @@ class LoadBalancer(Front):
     def choice(self, address: Address, port: int) -> Choice | None:
         for listener in list(self.balancer.listeners.values()):
             if int(listener.port) == port and listener.protocol in SECURE:
-                return self._listener(listener, self._share(address))
+                return self._listener(listener, self.share(address))
         return None
 
     def _listener(self, listener: FakeListener, share: float) -> Choice:
@@ -159,7 +159,7 @@ class Distribution(Front):
     def choice(self, address: Address, port: int) -> Choice | None:
         if port != HTTPS:
             return None
-        share = self._share(address)
+        share = self.share(address)
         now: DistributionConfig = self.distribution.distribution_config
         config = propagation.served(self.distribution.arn, now, "cloudfront", "relink", share)
         arn = vars(config)["ViewerCertificate"].get("ACMCertificateArn")
@@ -206,7 +206,7 @@ class CustomDomain(Front):
     def choice(self, address: Address, port: int) -> Choice | None:
         if port != HTTPS:
             return None
-        share = self._share(address)
+        share = self.share(address)
         arn = propagation.served(self.arn, self.certificate, "apigateway", "relink", share)
         own = _imported([arn] if arn else [], "apigateway", share)
         if self.is_edge:

@@ -16,7 +16,7 @@ asks here what is still served. Both are in one process with moto, whose state i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -79,6 +79,20 @@ class Propagation:
             if time < past.until + delay * share:
                 yield past.what
         yield now
+
+    def arrivals(self, shares: Collection[float]) -> list[datetime]:
+        """When what was said to be replaced so far is served no more, at places that get a change
+        after these shares of the delay; in order. Between two of them nothing changes."""
+        return sorted(
+            {
+                past.until + time * share
+                for pasts in list(self._past.values())
+                for past in list(pasts)
+                for delay in past.delays.values()
+                for time in (delay.reimport, delay.relink)
+                for share in shares
+            }
+        )
 
 
 def _now() -> datetime:
