@@ -14,7 +14,7 @@ import random
 import sys
 import types
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
@@ -80,17 +80,19 @@ LIMITS = {
     "secretsmanager:DescribeSecret": 40,
     "secretsmanager:PutSecretValue": 50,
 }
+# The sandbox limits these itself: sandbox/rules/acm.py.
 IMPORTS = "acm:ImportCertificate"
-# How far ahead of its rate a caller may be, in seconds: AWS names no burst.
-AHEAD = 1.0
 ROUTER, WATCHER, NOBODY = "router", "watcher", "somebody-else"
 WATCH_QUEUE = "watch"
+# The modules of the functions, and the access key by which their calls are known.
+FUNCTIONS = {router: ROUTER, handler: OURS, watcher: WATCHER}
 BUCKET_EVENTS = ("deployments/", "rollouts/", "found/")
 
 
 @dataclass
 class Buckets:
-    """A token bucket for each action, account and region. taken: from each so far."""
+    """A token bucket for each action, account and region, which holds what comes in a second: AWS
+    names no burst, and a rate "per second". taken: from each so far."""
 
     timeline: Timeline
     full_at: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -102,17 +104,16 @@ class Buckets:
             return False
         key, now = (call.action, call.account, call.region), self.timeline.now
         full_at = max(self.full_at.get(key, now), now)
-        if full_at - now > AHEAD:
+        if full_at - now > 1:
             return True
         self.full_at[key] = full_at + 1 / rate
         self.taken[key] += 1
         return False
 
     def floor(self) -> float:
-        """In how many seconds all that was taken can be had, by whom it occurs to."""
+        """In how many seconds all that was taken comes at its rate, with the first at once."""
         return max(
-            ((n - 1) / LIMITS[action] - AHEAD for (action, _, _), n in self.taken.items()),
-            default=0.0,
+            ((n - 1) / LIMITS[action] for (action, _, _), n in self.taken.items()), default=0.0
         )
 
 
@@ -171,7 +172,7 @@ class Fleet:
 
     @property
     def floor(self) -> float:
-        """What AWS's limits allow at best."""
+        """What AWS's rates make of the calls."""
         most = max(self.imports.values(), default=0)
         return max(0.0, (most - 1) / import_limit.rate, self.buckets.floor())
 
@@ -440,8 +441,8 @@ PHASES = ("first deployment", "renewal, in place", CHECK)
 
 @dataclass(frozen=True)
 class Phase:
-    """deployed, served: seconds until then. floor: what AWS's limits allow at best for the first of
-    them. there: when AWS served it everywhere, which nobody can see earlier."""
+    """deployed, served: seconds until then. floor: what AWS's rates make of the calls, beside
+    `deployed`. there: when AWS served it everywhere, which nobody can see earlier."""
 
     name: str
     calls: Counter[str]
@@ -455,27 +456,40 @@ class Phase:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    targets = options.pipelines * options.accounts * 10
+    print(
+        f"{targets:,} targets of {options.pipelines} pipelines in {options.accounts} accounts, "
+        f"two regions\n\n"
+        f"{'':20}{'AWS calls':>10}{'a target':>9}{'of S3':>8}{'throttled':>10}{'handshakes':>11}"
+        f"{'deployed':>10}{'floor':>7}{'ratio':>7}{'served':>8}{'by AWS':>8}"
+    )
+    calls = []
     logging.disable(logging.CRITICAL)
     try:
-        phases = bench(options.pipelines, ACCOUNTS[: options.accounts])
+        for phase in bench(options.pipelines, ACCOUNTS[: options.accounts]):
+            print(_row(phase, targets), flush=True)
+            most = ", ".join(f"{action} {n:,}" for action, n in phase.calls.most_common(12))
+            calls.append(f"{phase.name}: {most}")
     finally:
         logging.disable(logging.NOTSET)
-    print(_report(phases, options.pipelines, options.accounts))
+    print("", *calls, sep="\n")
     return 0
 
 
-def bench(count: int, accounts: Sequence[str]) -> list[Phase]:
+def bench(count: int, accounts: Sequence[str]) -> Iterator[Phase]:
     """count: of pipelines. A day lies between one phase and the next, and an hour, so that all is
     to be looked at again."""
     random.seed(0)
-    phases = []
     with Server() as server, internet() as way, pytest.MonkeyPatch.context() as patch:
         cloud = _furnished(server, way, count, accounts, patch)
-        for day, name in enumerate(PHASES):
-            began = NOW + day * timedelta(hours=25)
-            phases.append(_phase(name, Fleet(cloud, began), server, count, patch))
-        cloud.reset()
-    return phases
+        try:
+            for day, name in enumerate(PHASES):
+                began = NOW + day * timedelta(hours=25)
+                yield _phase(name, Fleet(cloud, began), server, count, patch)
+        finally:
+            server.reset()
+            for module in FUNCTIONS:
+                module._aws.cache_clear()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -535,6 +549,8 @@ def _furnished(
     assert way.proxy
     patch.setenv("CERTRAIL_BUCKET", cloud.store.bucket)
     patch.setenv("CERTRAIL_QUEUES", json.dumps(urls))
+    # Each deployer sets its own.
+    patch.setenv("CERTRAIL_KIND", "")
     patch.setenv("CERTRAIL_WATCH_QUEUE", looks)
     patch.setenv("CERTRAIL_NAMESERVERS", ",".join(map(_spelled, way.nameservers)))
     patch.setenv("CERTRAIL_PROXY", _spelled(way.proxy))
@@ -551,13 +567,14 @@ def _spelled(server: Address) -> str:
 
 
 def _phase(name: str, fleet: Fleet, server: Server, count: int, patch: pytest.MonkeyPatch) -> Phase:
-    for module, key in ((router, ROUTER), (handler, OURS), (watcher, WATCHER)):
+    for module, key in FUNCTIONS.items():
         # After a day without work no function is warm.
         patch.setenv("AWS_ACCESS_KEY_ID", key)
         module._aws.cache_clear()
         module._aws().s3()
         patch.setattr(module, "datetime", fleet.clock())
-    import_limit.clock, import_limit.burst = (lambda: fleet.timeline.now), 1
+    patch.setattr(import_limit, "clock", lambda: fleet.timeline.now)
+    patch.setattr(import_limit, "burst", 1)
     import_limit.refill()
     propagation.clock, propagation.delays = (lambda: fleet.now), dict(DELAYS)
     patch.setattr(watcher, "look", fleet.look)
@@ -587,29 +604,16 @@ def _phase(name: str, fleet: Fleet, server: Server, count: int, patch: pytest.Mo
     )
 
 
-def _report(phases: list[Phase], count: int, accounts: int) -> str:
-    targets = count * accounts * 10
-    lines = [
-        f"{targets:,} targets of {count} pipelines in {accounts} accounts, two regions",
-        "",
-        f"{'':20}{'AWS calls':>10}{'a target':>9}{'of S3':>8}{'throttled':>10}{'handshakes':>11}"
-        f"{'deployed':>10}{'floor':>7}{'ratio':>7}{'served':>8}{'by AWS':>8}",
-    ]
-    for phase in phases:
-        buckets = sum(n for action, n in phase.calls.items() if action.startswith("s3:"))
-        others = sum(phase.calls.values()) - buckets
-        ratio = f"{phase.deployed / phase.floor:.2f}" if phase.floor else "-"
-        by_aws = f"{phase.there:.1f}" if phase.there else "-"
-        lines.append(
-            f"{phase.name:20}{others:10,}{others / targets:9.2f}{buckets / targets:8.2f}"
-            f"{phase.throttled:10,}{phase.handshakes:11,}"
-            f"{phase.deployed:10.1f}{phase.floor:7.1f}{ratio:>7}{phase.served:8.1f}{by_aws:>8}"
-        )
-    lines.append("")
-    for phase in phases:
-        most = ", ".join(f"{action} {n:,}" for action, n in phase.calls.most_common(12))
-        lines.append(f"{phase.name}: {most}")
-    return "\n".join(lines)
+def _row(phase: Phase, targets: int) -> str:
+    buckets = sum(n for action, n in phase.calls.items() if action.startswith("s3:"))
+    others = sum(phase.calls.values()) - buckets
+    ratio = f"{phase.deployed / phase.floor:.2f}" if phase.floor else "-"
+    by_aws = f"{phase.there:.1f}" if phase.there else "-"
+    return (
+        f"{phase.name:20}{others:10,}{others / targets:9.2f}{buckets / targets:8.2f}"
+        f"{phase.throttled:10,}{phase.handshakes:11,}"
+        f"{phase.deployed:10.1f}{phase.floor:7.1f}{ratio:>7}{phase.served:8.1f}{by_aws:>8}"
+    )
 
 
 if __name__ == "__main__":

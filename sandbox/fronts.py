@@ -274,6 +274,7 @@ _taken: set[IPv4Address] = set()
 _giving = Lock()
 
 
+@lru_cache(1 << 14)
 def _ipv4(owner: str, count: int, network: IPv4Network = PUBLIC) -> tuple[IPv4Address, ...]:
     return tuple(_own_ipv4(owner, number, network) for number in range(count))
 
@@ -291,6 +292,7 @@ def _own_ipv4(owner: str, number: int, network: IPv4Network) -> IPv4Address:
         return _given[key]
 
 
+@lru_cache(1 << 14)
 def _ipv6(owner: str, count: int) -> tuple[IPv6Address, ...]:
     return tuple(IPV6[_hash(owner, number) % IPV6.num_addresses] for number in range(count))
 
