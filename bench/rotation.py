@@ -395,10 +395,12 @@ class World(ExitStack):
                 records |= self._records(step.target)
 
     def _preflight(self, home: Acm, case: Case, clock: Clock) -> Preflight:
+        wanted = self.store.current(PIPELINE)
+        assert wanted
         found = preflight_target(
             self.store,
             home,
-            PIPELINE,
+            wanted,
             role=None,
             aws=self.aws,
             rotation=case.rotation,

@@ -11,7 +11,7 @@ from typing import Any
 from certrail.errors import CertrailError
 from certrail.pipelines import Pipeline, Pipelines
 from certrail.store import Current, Store
-from certrail.target import Deployed, Preflight
+from certrail.target import Deployed, Preflight, Target
 from cli.workspace import Workspace, find_for
 from deployers.deploy import drift, observe_target, preflight_target
 from deployers.find import Followed
@@ -59,7 +59,10 @@ class TargetPlan:
         if self.error:
             return str(self.error)
         reason = self.drift if self.drift and self.drifted else self.step.reason
-        return "; ".join([reason, *self.ways])
+        parts = [reason, *self.ways]
+        if self.drift and self.step.action is Action.WAIT:
+            parts.insert(1, f"meanwhile {self.drift}, which its turn repairs")
+        return "; ".join(parts)
 
     @property
     def ways(self) -> list[str]:
@@ -182,6 +185,19 @@ def _plan(
     current = view.current
     followed = findings.followed.get(pipeline.name, ())
 
+    def preflight_of(target: Target) -> Preflight | None:
+        if current is None:
+            return None
+        return preflight_target(
+            store,
+            target,
+            current,
+            role=role_of(target, file.accounts),
+            aws=workspace.aws,
+            rotation=pipeline.rotation,
+            now=now,
+        )
+
     def observed(step: Step) -> TargetPlan:
         wanted = current.fingerprint if current else None
         unreadable = view.unreadable.get(step.target.address)
@@ -193,15 +209,7 @@ def _plan(
                 role=role_of(step.target, file.accounts),
                 aws=workspace.aws,
             )
-            preflight = preflight_target(
-                store,
-                step.target,
-                pipeline.name,
-                role=role_of(step.target, file.accounts),
-                aws=workspace.aws,
-                rotation=pipeline.rotation,
-                now=now,
-            )
+            preflight = preflight_of(step.target)
         except CertrailError as error:
             return TargetPlan(step, None, wanted, error=unreadable or error)
         record = view.records.get(step.target.address)

@@ -1,18 +1,24 @@
-"""`certrail rollback`: an earlier certificate becomes the current one, everywhere at once."""
+"""`certrail rollback`: an earlier certificate becomes the current one again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from certrail.bundle import short
-from certrail.errors import CannotRollBack
+from certrail.errors import CannotRollBack, CertrailError
+from certrail.pipelines import Account, Pipeline
 from certrail.store import Current, Versioned, current_key
+from certrail.target import Succession, Target, with_needs
 from cli.workspace import BadInput, Workspace
+from deployers.deploy import preflight_target
+from deployers.job import role_of
+from deployers.kinds.all import AnyTarget
 from deployers.rollback import RollbackPreview, find, longest_propagation, roll_back
-from deployers.view import READERS, look_at
+from deployers.view import READERS, TARGET, look_at
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,47 @@ def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime
     with ThreadPoolExecutor(READERS) as readers:
         # Those that selections found and those that follow an import are late, too.
         targets = look_at(workspace.store, pipeline, readers).targets
-    propagation = longest_propagation(targets)
-    return Plan(after, find(workspace.store, after.value, fingerprint, propagation, now))
+        propagation = longest_propagation(targets)
+        way = find(workspace.store, after.value, fingerprint, propagation, now)
+
+        def stays(target: Target) -> list[str]:
+            return list(_stays(workspace, target, way.to, pipeline, file.accounts, now))
+
+        every = with_needs(targets).values()
+        notes = [note for each in readers.map(stays, every) for note in each]
+    return Plan(after, replace(way, notes=(*way.notes, *notes)))
+
+
+def _stays(
+    workspace: Workspace,
+    target: Target,
+    to: Current,
+    pipeline: Pipeline[AnyTarget],
+    accounts: Mapping[str, Account],
+    now: datetime,
+) -> Iterator[str]:
+    """What of AWS's will not let a target go back, one sentence each."""
+    try:
+        preflight = preflight_target(
+            workspace.store,
+            target,
+            to,
+            role=role_of(target, accounts),
+            aws=workspace.aws,
+            rotation=pipeline.rotation,
+            now=now,
+        )
+    except CertrailError as error:
+        # Whoever goes back at night may have fewer rights than the deployers.
+        yield f"Whether {target.address} can go back is not known: {error}"
+        return
+    if preflight is None:
+        return
+    if preflight.way is Succession.REFUSED:
+        yield f"{target.address} stays on the current one: {'; '.join(preflight.reasons)}."
+    for mover in preflight.movers if preflight.way is Succession.REPLACE else ():
+        if mover.stays:
+            yield f"{TARGET.validate_python(mover.job).address} stays: {mover.stays}."
 
 
 def _check_wanted(current: Current) -> None:

@@ -227,22 +227,19 @@ def nodes_of(
 def preflight_target(
     store: Store,
     target: Target,
-    pipeline: str,
+    wanted: Current,
     *,
     role: Role | None,
     aws: Aws,
     rotation: Rotation,
     now: datetime,
 ) -> Preflight | None:
-    """What deploying the target would do, where it has a choice. Reads only. Raises as
-    `observe_target`."""
-    seen = store.read(record_key(pipeline, target.address), Record)
-    current = store.current(pipeline)
-    if current is None:
-        return None
+    """What deploying this bundle to the target would do, where it has a choice. Reads only. Raises
+    as `observe_target`."""
+    seen = store.read(record_key(wanted.pipeline, target.address), Record)
     held = seen.value.held if seen else None
-    context = _context(store, pipeline, role, aws, held, {}, rotation, now)
-    return target.preflight(current.facts, replace(context, chained=current.chained))
+    context = _context(store, wanted.pipeline, role, aws, held, {}, rotation, now)
+    return target.preflight(wanted.facts, replace(context, chained=wanted.chained))
 
 
 def _not_served(target: Target, current: Current) -> TargetRefused:

@@ -236,6 +236,31 @@ def test_what_acm_does_not_take_under_the_same_arn_is_said_before(
     assert "so it gets another" in notes
 
 
+def test_what_cannot_go_back_is_said_before(
+    certrail: Certrail, store: Store, file: Path, sandbox: Sandbox
+) -> None:
+    """An import of somebody's own keeps its ARN, and ACM the type of its key."""
+    text = file.read_text()
+    names = "domains: [mail.example.org]"
+    file.write_text(text.replace(names, f"{names}\n    key_type: rsa-2048"))
+    assert certrail("push").code == 0
+    assert certrail("issue", "fleet").code == 0
+    arn = resources.imported_certificate(["mail.example.org"], region="eu-central-1")
+    listed = "      - {type: secretsmanager, name: tls/fleet/bundle}\n"
+    own = f"      - {{type: acm, certificate_arn: '{arn}'}}\n"
+    file.write_text(text.replace(listed, listed + own))
+    assert certrail("push").code == 0
+    assert certrail("issue", "fleet").code == 0
+    assert certrail("apply", "fleet").code == 0
+    result = certrail("rollback", "fleet", "--yes", "--json")
+    assert result.code == 0, result.err
+    (said,) = [note for note in result.json()["notes"] if "stays on the current one" in note]
+    assert said == (
+        "acm/eu-central-1 stays on the current one: the key would change from EC_prime256v1 to "
+        "RSA_2048; the file says with `certificate_arn` that this import is not left."
+    )
+
+
 def test_apply_goes_wave_by_wave_and_says_what_is_left(
     certrail: Certrail, store: Store, file: Path
 ) -> None:

@@ -22,6 +22,7 @@ from certrail.store import rollout_key
 from certrail.target import (
     LEFT,
     Context,
+    Preflight,
     Rotation,
     Succession,
     Target,
@@ -56,6 +57,21 @@ def deploy(
 ) -> Outcome:
     given = {"role": None, "aws": cloud.aws, "now": NOW, "rotation": rotation}
     return deploy_target(cloud.store, target, PIPELINE, **{**given, **changes})
+
+
+def ahead_of(cloud: Cloud, target: Target) -> Preflight | None:
+    """What deploying the current bundle would do."""
+    wanted = cloud.store.current(PIPELINE)
+    assert wanted
+    return preflight_target(
+        cloud.store,
+        target,
+        wanted,
+        role=None,
+        aws=cloud.aws,
+        rotation=Rotation.IN_PLACE,
+        now=NOW,
+    )
 
 
 def resource(cloud: Cloud, target: Target) -> str:
@@ -354,9 +370,7 @@ def test_a_full_load_balancer_is_known_before_the_first_write(cloud: Cloud) -> N
             ListenerArn=ALB, Certificates=[{"CertificateArn": other}]
         )
     cloud.publish(key_type=KeyType.RSA_2048)
-    ahead = preflight_target(
-        cloud.store, HOME, PIPELINE, role=None, aws=cloud.aws, rotation=Rotation.IN_PLACE, now=NOW
-    )
+    ahead = ahead_of(cloud, HOME)
     assert ahead
     assert {mover.job["listener"]: mover.stays[:47] for mover in ahead.movers} == {
         ALB: "its load balancer may list 25 certificates and ",
@@ -634,23 +648,15 @@ def test_preflight_says_beforehand_what_will_be(cloud: Cloud) -> None:
     cloud.deploy(HOME)
     listener(cloud, resource(cloud, HOME))
 
-    def ahead() -> Any:
-        return preflight_target(
-            cloud.store,
-            HOME,
-            PIPELINE,
-            role=None,
-            aws=cloud.aws,
-            rotation=Rotation.IN_PLACE,
-            now=NOW,
-        )
-
-    assert ahead() is None
+    assert ahead_of(cloud, HOME) is None
     cloud.publish()
-    assert ahead().way is Succession.IN_PLACE
+    in_place = ahead_of(cloud, HOME)
+    assert in_place
+    assert in_place.way is Succession.IN_PLACE
     cloud.publish(key_type=KeyType.RSA_2048)
     with cloud.journal() as calls:
-        found = ahead()
+        found = ahead_of(cloud, HOME)
+    assert found
     assert found.way is Succession.REPLACE
     assert [mover.job["type"] for mover in found.movers] == ["listener"]
     assert [call.action for call in calls if call.writes] == []
@@ -662,9 +668,7 @@ def test_preflight_says_that_cloudfront_would_miss_the_chain(cloud: Cloud) -> No
     for each in (US, Cloudfront(distribution="E1")):
         cloud.deploy(each)
     cloud.publish(bundle=replace(make_bundle(DOMAINS), chain=""))
-    ahead = preflight_target(
-        cloud.store, US, PIPELINE, role=None, aws=cloud.aws, rotation=Rotation.IN_PLACE, now=NOW
-    )
+    ahead = ahead_of(cloud, US)
     assert ahead
     assert ahead.way is Succession.REFUSED
     with pytest.raises(TargetRefused, match="without intermediates"):
