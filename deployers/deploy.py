@@ -91,8 +91,9 @@ def deploy_target(
     """Make one target hold the pipeline's current bundle, and its record say so.
 
     aws: of the account certrail runs in; role: for a target in another one. rotation: of the
-    pipeline. generation: the only one to deploy, as its wave has begun; None for any. by: who does
-    it, for the record. tell: called with an attempt whose end was just written.
+    pipeline. generation: the only one to deploy, as its wave has begun, or the one that the target
+    is to keep until then; None for any. by: who does it, for the record. tell: called with an
+    attempt whose end was just written.
 
     Raises Busy where somebody else is deploying it, Superseded where the target has a newer
     generation; neither touches the record. Nor does an AwsError or StateError from reading the
@@ -114,11 +115,14 @@ def deploy_target(
             "generation",
         )
     if generation is not None and generation != current.generation:
-        return Outcome(
-            Result.WAITING,
-            f"generation {current.generation} is current, and its turn may be later",
-            record.held if record else None,
-        )
+        earlier = _kept(store, target, record, generation)
+        if earlier is None:
+            return Outcome(
+                Result.WAITING,
+                f"generation {current.generation} is current, and its turn may be later",
+                record.held if record else None,
+            )
+        current = earlier
     if record and in_progress(record, now):
         raise _busy(target)
     records = _records_of_needs(store, target, pipeline)
@@ -240,6 +244,17 @@ def preflight_target(
     held = seen.value.held if seen else None
     context = _context(store, wanted.pipeline, role, aws, held, {}, rotation, now)
     return target.preflight(wanted.facts, replace(context, chained=wanted.chained))
+
+
+def _kept(store: Store, target: Target, record: Record | None, generation: int) -> Current | None:
+    """The bundle of an earlier generation, where the target holds that one, and the file says of it
+    what it said then."""
+    if record is None or record.generation != generation or not holds(record):
+        return None
+    if record.spec != target.spec:
+        return None
+    there = store.published_as(record.pipeline, record.fingerprint)
+    return replace(there, generation=record.generation) if there else None
 
 
 def _not_served(target: Target, current: Current) -> TargetRefused:

@@ -29,7 +29,8 @@ class Job:
 
     target: as `certrail.target.as_job` makes it. account: None in the account certrail runs in.
     generation: what the router saw, and what alone is deployed: of another one, the router sends
-    another job, when its wave comes. rotation: of the pipeline. added: whether the target came when
+    another job, when its wave comes. One that is not current any more is only kept where it is.
+    rotation: of the pipeline. added: whether the target came when
     all others had that generation already.
     """
 

@@ -7,7 +7,7 @@ nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -43,12 +43,14 @@ WORK = frozenset(
 
 @dataclass(frozen=True)
 class Step:
-    """One target's next step. needs: the resources it will be bound to, by address."""
+    """One target's next step. needs: the resources it will be bound to, by address. generation:
+    the one that the step is about, of what it is to hold until its wave begins an earlier one."""
 
     target: Target
     action: Action
     reason: str
     needs: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
 
     @property
     def ready(self) -> bool:
@@ -158,6 +160,23 @@ def plan(
     ]
 
 
+def kept(
+    targets: Iterable[Target],
+    current: Current | None,
+    records: Mapping[str, Record],
+    gates: Gates,
+) -> Iterator[Step]:
+    """The checks of targets whose wave has not begun: each is to hold what it has until then."""
+    for target in with_needs(targets).values():
+        record = records.get(target.address)
+        if current is None or record is None or record.generation >= current.generation:
+            continue
+        closed = gates.closed_to(target.address, record)
+        if closed and holds(record) and record.spec == target.spec:
+            reason = f"{closed}; does it hold {short(record.fingerprint)} until then?"
+            yield Step(target, Action.CHECK, reason, record.needs, record.generation)
+
+
 def waits_for(target: Target, current: Current, records: Mapping[str, Record]) -> str | None:
     """Why a target cannot be deployed yet, or None where everything it needs holds the bundle."""
     for needed in target.needs:
@@ -230,7 +249,7 @@ def _step(
         return Step(target, Action.WAIT, waiting)
     needs = {address: held.resource for address, held in held_by_needs(target, records).items()}
     action, reason = _action(target, current, record, needs, now, reconcile=reconcile)
-    return Step(target, action, reason, needs)
+    return Step(target, action, reason, needs, current.generation)
 
 
 def _action(

@@ -32,7 +32,7 @@ from deployers.held import behind, count_held
 from deployers.job import Job, role_of
 from deployers.judge import SOON, attention
 from deployers.kinds.all import AnyTarget
-from deployers.rollout import Action, Step, plan
+from deployers.rollout import Action, Step, kept, plan
 from deployers.view import READERS, View, look_at
 
 if TYPE_CHECKING:
@@ -224,7 +224,8 @@ def _parcels(
     if current is None:
         return
     steps = plan(view.targets, current, view.records, now, gates=view.gates, reconcile=reconcile)
-    for step in steps:
+    keeping = kept(view.targets, current, view.records, view.gates) if reconcile else ()
+    for step in (*steps, *keeping):
         target = step.target
         if not step.ready or target.address in view.unreadable:
             continue
@@ -234,7 +235,7 @@ def _parcels(
             pipeline=pipeline.name,
             target=as_job(target),
             account=role_of(target, file.accounts),
-            generation=current.generation,
+            generation=step.generation,
             rotation=pipeline.rotation,
             added=step.action is Action.CREATE and view.done,
         )
@@ -242,7 +243,7 @@ def _parcels(
             pipeline=spell(pipeline.name),
             kind=target.type,
             group=_group(target.group),
-            once=_once(pipeline.name, step, current, view.records, now),
+            once=_once(pipeline.name, step, view.records, now),
             body=job.to_json(),
         )
 
@@ -252,9 +253,7 @@ def _group(name: str) -> str:
     return name if GROUP.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()
 
 
-def _once(
-    pipeline: str, step: Step, current: Current, records: Mapping[str, Record], now: datetime
-) -> str:
+def _once(pipeline: str, step: Step, records: Mapping[str, Record], now: datetime) -> str:
     """The deduplication id: the same for as long as nothing was written that changes the job.
 
     A burst of events sends one job; a record that was written since makes it another one.
@@ -265,7 +264,7 @@ def _once(
     facts = [
         pipeline,
         target.address,
-        current.generation,
+        step.generation,
         target.spec,
         sorted(step.needs.items()),
         [moment.isoformat() for moment in written],

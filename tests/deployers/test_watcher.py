@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from textwrap import indent
 
 import pytest
+from moto.acm.models import acm_backends
 
 from certrail.bundle import Bundle
 from certrail.errors import AwsError, CertrailError
@@ -38,7 +39,7 @@ from deployers.judge import attention
 from deployers.kinds.all import AnyTarget
 from deployers.looks import AGAIN
 from deployers.reached import Reached
-from deployers.rollout import plan
+from deployers.rollout import kept, plan
 from deployers.verify import Network
 from deployers.view import READERS, View, look_at
 from deployers.watcher import Watcher
@@ -243,6 +244,33 @@ class World:
 
     def states(self) -> dict[str, str]:
         return {address: self.record(address).state for address in (CANARY_ADDRESS, REST_ADDRESS)}
+
+    def held(self, address: str) -> str:
+        """The ARN that a target holds."""
+        held = self.record(address).held
+        assert held
+        return held.resource
+
+    def keep(self) -> dict[str, str]:
+        """What the daily run does for targets whose wave has not begun; twice, as what needs an
+        import comes after it. Returns what was repaired, by address."""
+        repaired: dict[str, str] = {}
+        for _ in range(2):
+            view = self.view()
+            for step in kept(view.targets, view.current, view.records, view.gates):
+                done = deploy_target(
+                    self.cloud.store,
+                    step.target,
+                    PIPELINE,
+                    role=None,
+                    aws=self.cloud.aws,
+                    now=self.now,
+                    rotation=self.pipeline.rotation,
+                    generation=step.generation,
+                )
+                if done.repaired:
+                    repaired[step.target.address] = done.repaired
+        return repaired
 
     def visitor(self, address: str) -> Visitor:
         """A client that never stops, at a listener that serves already."""
@@ -897,6 +925,52 @@ def test_a_wave_does_not_touch_the_import_that_the_next_one_still_uses(
     world.run(HOUR)
     assert world.record(REST_ADDRESS).fingerprint == second.fingerprint
     assert set(world.states().values()) == {State.SERVED}
+
+
+# Changes by hand while a wave is awaited
+
+
+def test_who_waits_for_its_wave_is_kept_as_it_is(cloud: Cloud, world: World) -> None:
+    first = cloud.publish()
+    world.run(HOUR)
+    cloud.publish()
+    world.settle()
+    arn = world.held(REST_ADDRESS)
+    elb = cloud.client("elbv2", "us-east-1")
+    theirs = resources.imported_certificate(["other.example.net"])
+    elb.modify_listener(ListenerArn=REST, Certificates=[{"CertificateArn": theirs}])
+    elb.remove_listener_certificates(ListenerArn=REST, Certificates=[{"CertificateArn": arn}])
+    assert world.keep() == {REST_ADDRESS: f"{theirs} was in its place"}
+    record = world.record(REST_ADDRESS)
+    assert (record.generation, record.fingerprint) == (1, first.fingerprint)
+    certificates = elb.describe_listener_certificates(ListenerArn=REST)["Certificates"]
+    assert [each["CertificateArn"] for each in certificates] == [arn, arn]
+    with world.visitor(REST_ADDRESS) as client:
+        client.a_round()
+        assert client.fingerprints == [first.fingerprint]
+    mark = cloud.server.calls.mark()
+    assert world.keep() == {}
+    assert [each.action for each in cloud.server.calls.writes(since=mark)] == []
+    world.run(HOUR)
+    assert world.record(REST_ADDRESS).generation == 2
+    assert set(world.states().values()) == {State.SERVED}
+
+
+def test_an_import_deleted_before_its_wave_is_made_again(cloud: Cloud, world: World) -> None:
+    first = cloud.publish()
+    world.run(HOUR)
+    cloud.publish()
+    world.settle()
+    arn = world.held("acm/us-east-1")
+    # AWS would not let it go while it is in use.
+    acm_backends[ACCOUNT]["us-east-1"]._certificates.pop(arn)
+    world.keep()
+    assert world.held("acm/us-east-1") != arn
+    assert world.held(REST_ADDRESS) == world.held("acm/us-east-1")
+    assert world.record(REST_ADDRESS).fingerprint == first.fingerprint
+    with world.visitor(REST_ADDRESS) as client:
+        client.a_round()
+        assert client.fingerprints == [first.fingerprint]
 
 
 # Two at once, and killed anywhere

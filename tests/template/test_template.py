@@ -461,6 +461,17 @@ class TestRoles:
         assert written == [{"Fn::Sub": f"${{Bucket.Arn}}/deployments/*/{kind}/*"}]
 
     @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("document", ["current.json", "0a1b/bundle.json"])
+    def test_a_deployer_reads_what_is_current_and_what_was(self, kind: str, document: str) -> None:
+        key = f"${{Bucket.Arn}}/certificates/shop/{document}"
+        assert any(
+            fnmatchcase(key, resource["Fn::Sub"])
+            for statement in statements(f"{DEPLOYERS[kind]}Role")
+            if "s3:GetObject" in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+        )
+
+    @pytest.mark.parametrize("kind", KINDS)
     def test_only_who_deploys_a_key_may_read_it(self, kind: str) -> None:
         key = "${Bucket.Arn}/certificates/shop/0a1b/privkey.pem"
         readable = {
