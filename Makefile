@@ -10,8 +10,8 @@ PACKAGES := bind9 nginx-light haproxy apache2 openssl
 PROGRAMS := named nginx haproxy apache2 openssl
 MISSING := $(shell for program in $(PROGRAMS); do \
 	PATH=$$PATH:/usr/sbin:/sbin command -v $$program >/dev/null || echo $$program; done)
-# Two tests at once: the sandboxes of more would wait for each other on a small machine.
-PYTEST := $(BIN)/pytest -n 2
+# Three tests at once: much of their time is waiting for servers, DNS and locks.
+PYTEST := $(BIN)/pytest -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup programs demo test check fix bench bench-fleet bench-install histories rotations docs pins sam-validate sam-build clean
