@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from certrail.aws import Aws
 from certrail.keys import KeyType
 from certrail.nameservers import parse_servers
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Store
 from cli.workspace import OnTheTerminal
 from issuer.account import Accounts

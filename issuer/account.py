@@ -21,7 +21,7 @@ from pydantic import PlainSerializer, PlainValidator
 from certrail import credentials
 from certrail.aws import Aws
 from certrail.errors import AcmeRefused, StateError, Superseded
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from certrail.secret import Secret
 from certrail.store import Store, Versioned, account_key
 from issuer.acme import Client

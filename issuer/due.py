@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Current, Issued, Rollback
 from issuer.lease import Progress
 from issuer.reissue import Asked

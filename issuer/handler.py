@@ -44,7 +44,8 @@ from certrail.errors import (
 from certrail.messages import hold_back
 from certrail.nameservers import parse_servers
 from certrail.pipelines.load import load
-from certrail.pipelines.model import Opaque, Pipelines
+from certrail.pipelines.model import Opaque
+from certrail.pipelines.resolved import Pipelines
 from certrail.store import CONFIG_KEY, Store
 from issuer import lease, reissue
 from issuer.account import Accounts

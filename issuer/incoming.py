@@ -22,7 +22,8 @@ from certrail.aws import Aws
 from certrail.bundle import Bundle, short
 from certrail.errors import AwsError, BundleBroken, Incomplete, Superseded
 from certrail.grants import Grant, Scope
-from certrail.pipelines.model import INCOMING, Incoming, Pipeline
+from certrail.pipelines.model import INCOMING, Incoming
+from certrail.pipelines.resolved import Pipeline
 from certrail.secret import Secret
 from certrail.store import Brought, Current, Issued, Store, current_key, incoming_prefix
 from issuer import lease

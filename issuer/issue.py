@@ -28,7 +28,8 @@ from certrail.errors import (
     RecordsLeft,
     raise_together,
 )
-from certrail.pipelines.model import Pipeline, Validation
+from certrail.pipelines.model import Validation
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import Current, Issued, Store, current_key, order_key, renewal_key
 from issuer import keys
 from issuer.account import Accounts

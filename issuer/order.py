@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from certrail.errors import AcmeRefused, IssueError, OverBudget
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from issuer import budget
 from issuer.acme import Client, Order
 from issuer.acme.problems import is_busy

@@ -24,7 +24,8 @@ from certrail import log as logs
 from certrail.aws import Aws
 from certrail.errors import Busy, CertrailError, Incomplete, NothingPushed, raise_together
 from certrail.pipelines.load import load
-from certrail.pipelines.model import Opaque, Pipeline, Pipelines
+from certrail.pipelines.model import Opaque
+from certrail.pipelines.resolved import Pipeline, Pipelines
 from certrail.store import CONFIG_KEY, Store, incoming_prefix
 from issuer import lease
 from issuer.clock import Clock

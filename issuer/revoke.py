@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from certrail.bundle import short
 from certrail.errors import CertrailError, IssueError, StateError, raise_together
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from certrail.store import Revoked, Store
 from issuer import keys
 from issuer.account import Accounts

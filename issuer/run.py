@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from certrail.errors import CertrailError
-from certrail.pipelines.model import Pipeline
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import Current, Store, Versioned
 from issuer.account import Accounts
 from issuer.clock import Clock

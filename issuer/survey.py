@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from certrail.errors import CertrailError, Superseded
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Current, Store, Versioned, renewal_key
 from issuer import lease
 from issuer.acme import Client, reader

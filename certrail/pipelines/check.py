@@ -21,14 +21,8 @@ from certrail.keys import KeyType
 from certrail.pipelines.authorities import AUTHORITIES, Authority, Profile, authority
 from certrail.pipelines.domains import NAMES_LIMIT, covered_by, normalise
 from certrail.pipelines.entry import Lead, as_list
-from certrail.pipelines.model import (
-    INCOMING,
-    IssuerEntry,
-    PipelinesFile,
-    issuer_names,
-    key_types,
-    pipeline_name,
-)
+from certrail.pipelines.model import INCOMING, IssuerEntry, PipelinesFile
+from certrail.pipelines.resolved import issuer_names, key_types, pipeline_name
 from certrail.pipelines.selection import SELF, Selection
 from certrail.pipelines.source import Path, Source
 from certrail.pipelines.wording import listed, nearest

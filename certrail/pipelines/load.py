@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from certrail.errors import Fault, PipelinesInvalid
 from certrail.pipelines.check import check
 from certrail.pipelines.forms import Forms, forms_of
-from certrail.pipelines.model import Pipelines, PipelinesFile, resolve
+from certrail.pipelines.model import PipelinesFile
+from certrail.pipelines.resolved import Pipelines, resolve
 from certrail.pipelines.source import parse
 from certrail.pipelines.wording import spoken
 from certrail.target import FromDefaults

@@ -17,7 +17,7 @@ from josepy.jwa import ES256
 from josepy.jwk import JWKEC
 
 from certrail.errors import AcmeRefused, CertrailError, DeadlinePassed, IssueError, raise_together
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from issuer.acme import answers
 from issuer.acme.answers import Authorization, Order, RenewalInfo
 from issuer.acme.network import Network

@@ -15,7 +15,7 @@ import pytest
 from certrail import nameservers
 from certrail.aws import Aws
 from certrail.keys import KeyType
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Current, Store, current_key
 from issuer.account import Accounts
 from issuer.clock import Clock

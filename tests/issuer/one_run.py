@@ -25,7 +25,7 @@ from certrail.aws import Aws
 from certrail.keys import KeyType
 from certrail.nameservers import parse_servers
 from certrail.pipelines.authorities import AUTHORITIES
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Current, Store
 from issuer.account import Accounts
 from issuer.clock import Clock

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Store
 from sandbox.pebble import Pebble
 from tests.issuer.conftest import World

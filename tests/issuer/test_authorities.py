@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from certrail.bundle import split
 from certrail.errors import IssueError
-from certrail.pipelines.model import Pipeline
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import Current
 from issuer.account import Accounts
 from issuer.acme import PATIENCE, Unreachable

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from certrail.errors import AcmeRefused, AwsError, CertrailError, IssueError, StateError
-from certrail.pipelines.model import ExternalAccount, Pipeline
+from certrail.pipelines.model import ExternalAccount
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import account_key, order_key
 from sandbox import Sandbox
 from sandbox.pebble import Options, Pebble

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from certrail.bundle import Facts
 from certrail.keys import KeyType
-from certrail.pipelines.model import Incoming, Issuer, Pipeline
+from certrail.pipelines.model import Incoming
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Current, Issued, Rollback
 from issuer.dns import Token
 from issuer.due import Due, Why, due, waits, wanted

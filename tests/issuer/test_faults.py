@@ -13,7 +13,7 @@ import pytest
 from certrail.errors import AccessDenied, AcmeRefused, AwsError, CertrailError
 from certrail.keys import KeyType
 from certrail.pipelines.authorities import AUTHORITIES
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from certrail.store import budget_key, renewal_key
 from issuer import lease
 from issuer.acme import PATIENCE, Unreachable

@@ -21,7 +21,8 @@ from certrail.errors import (
     Superseded,
 )
 from certrail.keys import KeyType
-from certrail.pipelines.model import Incoming, Pipeline
+from certrail.pipelines.model import Incoming
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import Current, Rollback, Store, current_key, incoming_prefix
 from issuer import lease
 from issuer.clock import Clock

@@ -24,7 +24,7 @@ from certrail.errors import (
     StateError,
 )
 from certrail.keys import KeyType
-from certrail.pipelines.model import Pipeline
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import Current, Store, account_key, order_key
 from issuer import keys, lease
 from issuer.acme import Unreachable

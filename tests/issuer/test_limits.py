@@ -14,7 +14,7 @@ import pytest
 
 from certrail.errors import OverBudget
 from certrail.pipelines.authorities import AUTHORITIES, HOUR, Limits, Rate
-from certrail.pipelines.model import Pipeline
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import Issued
 from issuer.account import Accounts
 from issuer.clock import Clock

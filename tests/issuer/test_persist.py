@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from certrail.errors import AcmeRefused, CertrailError, DeadlinePassed, IssueError
-from certrail.pipelines.model import Pipeline, Validation
+from certrail.pipelines.model import Validation
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import account_key
 from issuer import lease
 from issuer.account import Accounts

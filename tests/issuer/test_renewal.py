@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from certrail.store import Current, current_key, order_key, renewal_key
 from issuer import lease
 from issuer.acme import RenewalInfo

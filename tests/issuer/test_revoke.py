@@ -11,7 +11,7 @@ import requests
 
 from certrail.errors import AcmeRefused, CertrailError, IssueError, StateError
 from certrail.keys import KeyType
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from certrail.store import Current, Revoked, account_key
 from issuer.account import Accounts
 from issuer.revoke import CODES, Reason, revoke

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certrail.keys import KeyType
 from certrail.pipelines import Opaque, Pipelines, load
-from certrail.pipelines.model import Pipeline
+from certrail.pipelines.resolved import Pipeline
 from certrail.store import Current
 from issuer import keys, lease
 from issuer.due import wanted

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from certrail.errors import AcmeRefused, CertrailError, NoIssuer
-from certrail.pipelines.model import Issuer, Pipeline
+from certrail.pipelines.resolved import Issuer, Pipeline
 from certrail.store import Current
 from issuer import lease
 from issuer.acme import Unreachable

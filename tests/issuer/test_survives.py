@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from certrail.store import Store, order_key
 from issuer.account import Accounts
 from issuer.lease import Progress

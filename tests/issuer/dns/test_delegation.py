@@ -14,7 +14,7 @@ from josepy.jwk import JWKEC
 
 from certrail.errors import DnsError, FailedTogether
 from certrail.nameservers import Server
-from certrail.pipelines.model import Issuer
+from certrail.pipelines.resolved import Issuer
 from certrail.pipelines.zones import Rfc2136Zone, Route53Zone
 from issuer.acme import Client
 from issuer.dns import Token, challenge_name
