@@ -261,7 +261,7 @@ def rollback(
     bucket: Bucket = "",
     as_json: Json = False,
 ) -> None:
-    """Make an earlier certificate the current one again, everywhere at once.
+    """Make an earlier certificate the current one again, at once where the current one was.
 
     First it says what that will take. The Lambda functions do it.
     """

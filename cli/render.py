@@ -337,9 +337,14 @@ def _wave(wave: WaveStatus) -> tuple[str, str, str, str]:
 def way_back(plan: Plan) -> list[str]:
     """What a rollback will do, said before."""
     to = plan.way.to
+    where = (
+        "to every target at once"
+        if plan.everywhere
+        else "at once where the current one was, and in its waves where this one never was"
+    )
     lines = [
         f"{plan.pipeline}: from {short(plan.after.value.fingerprint)} back to "
-        f"{short(to.fingerprint)}, until {to.facts.not_after:%Y-%m-%d}: to every target at once, "
+        f"{short(to.fingerprint)}, until {to.facts.not_after:%Y-%m-%d}: {where}, "
         f"as generation {plan.after.value.generation + 1}",
         "A secret's version stage moves back; into ACM it is imported again. Nothing is renewed "
         "by itself for a day.",

@@ -13,20 +13,24 @@ from certrail.errors import CannotRollBack, CertrailError
 from certrail.pipelines import Account, Pipeline
 from certrail.store import Current, Versioned, current_key
 from certrail.target import Succession, Target, with_needs
+from certrail.waves import ONE_WAVE
 from cli.workspace import BadInput, Workspace
 from deployers.deploy import preflight_target
 from deployers.job import role_of
 from deployers.kinds.all import AnyTarget
 from deployers.rollback import RollbackPreview, find, longest_propagation, roll_back
+from deployers.rollout import proven
 from deployers.view import READERS, TARGET, look_at
 
 
 @dataclass(frozen=True)
 class Plan:
-    """after: the pointer that it was made with."""
+    """after: the pointer that it was made with. everywhere: whether all targets go back at once,
+    and none has to wait for its wave."""
 
     after: Versioned[Current]
     way: RollbackPreview
+    everywhere: bool
 
     @property
     def pipeline(self) -> str:
@@ -57,7 +61,8 @@ def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime
         _check_wanted(after.value)
     with ThreadPoolExecutor(READERS) as readers:
         # Those that selections found and those that follow an import are late, too.
-        targets = look_at(workspace.store, pipeline, readers).targets
+        view = look_at(workspace.store, pipeline, readers)
+        targets = view.targets
         propagation = longest_propagation(targets)
         way = find(workspace.store, after.value, fingerprint, propagation, now)
 
@@ -66,7 +71,9 @@ def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime
 
         every = with_needs(targets).values()
         notes = [note for each in readers.map(stays, every) for note in each]
-    return Plan(after, replace(way, notes=(*way.notes, *notes)))
+    then = replace(after.value, generation=after.value.generation + 1)
+    everywhere = way.to.fingerprint == proven(then, view.rollout) or pipeline.waves == ONE_WAVE
+    return Plan(after, replace(way, notes=(*way.notes, *notes)), everywhere)
 
 
 def _stays(

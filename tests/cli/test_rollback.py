@@ -262,7 +262,7 @@ def test_what_cannot_go_back_is_said_before(
 
 
 def test_apply_goes_wave_by_wave_and_says_what_is_left(
-    certrail: Certrail, store: Store, file: Path
+    certrail: Certrail, store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = file.read_text().replace(
         "  - name: fleet\n",
@@ -298,6 +298,16 @@ def test_apply_goes_wave_by_wave_and_says_what_is_left(
     assert [(wave["served"], wave["deployed"]) for wave in status["waves"]] == [(0, 1), (0, 1)]
     assert {wave["state"] for wave in status["waves"]} == {"passed"}
     assert {each["state"] for each in status["targets"]} == {State.DEPLOYED}
+
+    # Back to one that had passed all waves, and to one that had only begun.
+    assert certrail("issue", "fleet").code == 0
+    assert certrail("apply", "fleet").code == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
+    assert "to every target at once, as" in certrail("rollback", "fleet").err
+    assert certrail("issue", "fleet").code == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
+    said = certrail("rollback", "fleet").err
+    assert "at once where the current one was, and in its waves where" in said
 
 
 def test_apply_sees_whether_clients_get_it(
