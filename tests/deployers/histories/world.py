@@ -19,6 +19,7 @@ from moto.acm.models import CertBundle, acm_backends
 from moto.apigateway.models import DomainName, apigateway_backends
 from moto.cloudfront.models import Distribution, cloudfront_backends
 from moto.elbv2.models import FakeListener, FakeLoadBalancer, elbv2_backends
+from moto.moto_api._internal import mock_random
 from moto.moto_api._internal.models import moto_api_backend
 from moto.s3.models import s3_backends
 from moto.secretsmanager.models import secretsmanager_backends
@@ -268,6 +269,8 @@ class World:
     def reset(self) -> None:
         """Everything as it was when it was built, and a pipelines file just pushed."""
         self.clock.now = NOW
+        # The same history has the same ARNs, and so the same order wherever they are in a set.
+        mock_random.seed(0)
         self.aws.to_come = None
         self.events.waiting.clear()
         self.queues.waiting.clear()
