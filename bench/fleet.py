@@ -638,7 +638,8 @@ def _phase(name: str, fleet: Fleet, server: Server, count: int, patch: pytest.Mo
 def _row(phase: Phase, targets: int) -> str:
     buckets = sum(n for action, n in phase.calls.items() if action.startswith("s3:"))
     others = sum(phase.calls.values()) - buckets
-    ratio = f"{phase.deployed / phase.floor:.2f}" if phase.floor else "-"
+    # A floor that is printed as 0.0 holds nobody up.
+    ratio = f"{phase.deployed / phase.floor:.2f}" if phase.floor >= 0.05 else "-"
     by_aws = f"{phase.there:.1f}" if phase.there else "-"
     return (
         f"{phase.name:20}{others:10,}{others / targets:9.2f}{buckets / targets:8.2f}"
