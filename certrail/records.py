@@ -124,6 +124,10 @@ class Rollout:
     waits_since: datetime | None = None
     warned_at: datetime | None = None
 
+    def proven_before(self, generation: int) -> str | None:
+        """Fingerprint of the last bundle before that generation with which all waves passed."""
+        return self.fingerprint if self.done_at and self.generation < generation else self.proven
+
 
 @dataclass(frozen=True)
 class Selected:

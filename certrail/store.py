@@ -471,10 +471,9 @@ class Store:
         folder = current_key(current.pipeline).removesuffix("current.json")
         tagged: dict[str, str] = {}
         try:
-            seen = self.read(rollout_key(current.pipeline), Rollout)
-            rollout = seen.value if seen else None
-            passed = rollout and (rollout.fingerprint if rollout.done_at else rollout.proven)
-            kept = {current.fingerprint, current.previous, passed, "ordered"}
+            rollout = self.read(rollout_key(current.pipeline), Rollout)
+            proven = rollout.value.proven_before(current.generation) if rollout else None
+            kept = {current.fingerprint, current.previous, proven, "ordered"}
             for key in self.keys(folder):
                 fingerprint, _, name = key.removeprefix(folder).partition("/")
                 if name == "privkey.pem" and fingerprint not in kept:

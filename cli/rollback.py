@@ -19,7 +19,6 @@ from deployers.deploy import preflight_target
 from deployers.job import role_of
 from deployers.kinds.all import AnyTarget
 from deployers.rollback import RollbackPreview, find, longest_propagation, roll_back
-from deployers.rollout import proven
 from deployers.view import READERS, TARGET, look_at
 
 
@@ -71,8 +70,9 @@ def plan(workspace: Workspace, name: str, fingerprint: str | None, now: datetime
 
         every = with_needs(targets).values()
         notes = [note for each in readers.map(stays, every) for note in each]
-    then = replace(after.value, generation=after.value.generation + 1)
-    everywhere = way.to.fingerprint == proven(then, view.rollout) or pipeline.waves == ONE_WAVE
+    following = after.value.generation + 1
+    proven = view.rollout.proven_before(following) if view.rollout else None
+    everywhere = way.to.fingerprint == proven or pipeline.waves == ONE_WAVE
     return Plan(after, replace(way, notes=(*way.notes, *notes)), everywhere)
 
 

@@ -21,7 +21,7 @@ from certrail.records import Record, Rollout, State
 from certrail.store import Current
 from certrail.waves import ONE_WAVE, Wave
 from deployers.looks import HOUR, watched
-from deployers.rollout import at_once, proven
+from deployers.rollout import at_once
 
 # What a queue can hold back a message for (API_SendMessage, DelaySeconds).
 SOON = timedelta(minutes=15)
@@ -87,13 +87,14 @@ def judged(
     if rollout is None and came_before_rollouts(current, numbers, records):
         waves = ()
     if rollout is None or rollout.generation < current.generation:
+        proven = rollout.proven_before(current.generation) if rollout else None
         rollout = Rollout(
             current.pipeline,
             current.generation,
             current.fingerprint,
             at=now,
             began_at=None,
-            proven=proven(current, rollout),
+            proven=proven,
         )
     if rollout.generation > current.generation:
         return Judgement(rollout)

@@ -124,14 +124,9 @@ def at_once(current: Current, rollout: Rollout | None) -> bool:
     """Whether no wave waits for another one: on the way back to a bundle that had passed them all.
     Another one goes back at once to where it was left, and takes its waves to where it never was.
     """
-    return current.rollback is not None and current.fingerprint == proven(current, rollout)
-
-
-def proven(current: Current, rollout: Rollout | None) -> str | None:
-    """Fingerprint of the last bundle before the current generation with which all waves passed."""
-    if rollout is None or rollout.generation >= current.generation or rollout.done_at is None:
-        return rollout.proven if rollout else None
-    return rollout.fingerprint
+    if current.rollback is None or rollout is None:
+        return False
+    return current.fingerprint == rollout.proven_before(current.generation)
 
 
 def _goes_back(current: Current, record: Record) -> bool:
