@@ -235,6 +235,23 @@ class Cloud:
         return failures
 
 
+def put_alarm(cloudwatch: Any, name: str, *states: str) -> None:
+    """An alarm, made where there is none, that has been in these states, one after the other.
+    cloudwatch: a client of it."""
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        Namespace="shop",
+        MetricName="Errors",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1.0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    for state in states:
+        cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="a test")
+
+
 def _session(key: str) -> boto3.Session:
     return boto3.Session(aws_access_key_id=key, aws_secret_access_key="testing", region_name=REGION)
 

@@ -31,7 +31,7 @@ from fleet.document import document
 from sandbox import resources
 from sandbox.rules.statemanager import state_manager
 from tests.certrail.bundles import NOW, make_bundle
-from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud
+from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud, put_alarm
 from tests.fleet.instances import instance
 
 EDGE = "222222222222"
@@ -417,28 +417,11 @@ def look(elsewhere: Elsewhere) -> None:
         assert alarm.rang_at
 
 
-def put_alarm(elsewhere: Elsewhere) -> None:
-    """One that rang and is quiet again."""
-    cloudwatch = elsewhere.client("cloudwatch", "eu-west-1")
-    cloudwatch.put_metric_alarm(
-        AlarmName="errors",
-        Namespace="shop",
-        MetricName="Errors",
-        Statistic="Sum",
-        Period=60,
-        EvaluationPeriods=1,
-        Threshold=1.0,
-        ComparisonOperator="GreaterThanThreshold",
-    )
-    for state in ("ALARM", "OK"):
-        cloudwatch.set_alarm_state(AlarmName="errors", StateValue=state, StateReason="a test")
-
-
 def test_what_it_prints_is_enough_to_look_and_to_deploy_what_was_found(
     cloud: Cloud, quick: None
 ) -> None:
     elsewhere = Elsewhere(cloud, FOUND)
-    put_alarm(elsewhere)
+    put_alarm(elsewhere.client("cloudwatch", "eu-west-1"), "errors", "ALARM", "OK")
     role = elsewhere.role(elsewhere.policies)
     look(elsewhere)
     cloud.publish()
@@ -458,7 +441,7 @@ def test_what_it_prints_is_enough_to_look_and_to_deploy_what_was_found(
 )
 def test_nothing_can_be_left_out_to_look(cloud: Cloud, quick: None, removed: Removed) -> None:
     elsewhere = Elsewhere(cloud, FOUND)
-    put_alarm(elsewhere)
+    put_alarm(elsewhere.client("cloudwatch", "eu-west-1"), "errors", "ALARM", "OK")
     elsewhere.role(elsewhere.policies, without=removed)
     with pytest.raises(AccessDenied):
         look(elsewhere)
@@ -479,6 +462,7 @@ def test_it_allows_nothing_else(elsewhere: Elsewhere) -> None:
         "PrivateKey": bundle.private_key.reveal().encode(),
     }
     other: Any = {"Key": "certrail:owner", "Value": "another-bucket"}
+    ours: Any = {"Key": "certrail:owner", "Value": HOME.owner}
     key = elsewhere.client("kms").create_key()["KeyMetadata"]["Arn"]
     elsewhere.client("secretsmanager").create_secret(Name="theirs", SecretString="1")
     refused: list[Callable[[], object]] = [
@@ -486,7 +470,7 @@ def test_it_allows_nothing_else(elsewhere: Elsewhere) -> None:
         lambda: acm.import_certificate(**certificate, Tags=[other]),
         lambda: acm.import_certificate(**certificate, CertificateArn=theirs),
         lambda: acm.delete_certificate(CertificateArn=theirs),
-        lambda: acting.acm("eu-west-2").import_certificate(**certificate, Tags=[other]),
+        lambda: acting.acm("eu-west-2").import_certificate(**certificate, Tags=[ours]),
         lambda: acting.tagging("eu-west-2").get_resources(),
         lambda: acting.cloudfront().get_distribution(Id="E2THEIRS"),
         lambda: acting.elbv2("eu-west-2").describe_listeners(PageSize=1),

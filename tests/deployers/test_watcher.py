@@ -47,7 +47,7 @@ from sandbox import resources
 from sandbox.propagation import Delay, propagation
 from sandbox.visitor import Visitor
 from tests.certrail.bundles import NOW, Authority, authority, make_bundle
-from tests.deployers.cloud import ACCOUNT, DOMAINS, OURS, PIPELINE, Cloud
+from tests.deployers.cloud import ACCOUNT, DOMAINS, OURS, PIPELINE, Cloud, put_alarm
 from tests.deployers.internet import internet
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -286,22 +286,12 @@ class World:
             clock=lambda: NOW,
         )
 
-    def alarm(self, state: str, name: str = "errors") -> None:
-        cloudwatch = self.cloud.client("cloudwatch")
+    def alarm(self, *states: str) -> None:
+        """What the waves' alarm has been by now."""
         now = self.now.replace(tzinfo=None)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("moto.cloudwatch.models.utcnow", lambda: now)
-            cloudwatch.put_metric_alarm(
-                AlarmName=name,
-                MetricName="5xx",
-                Namespace="shop",
-                Statistic="Sum",
-                Period=60,
-                EvaluationPeriods=1,
-                Threshold=0,
-                ComparisonOperator="GreaterThanThreshold",
-            )
-            cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
+            put_alarm(self.cloud.client("cloudwatch"), "errors", *states)
 
 
 @pytest.fixture(scope="module")
@@ -801,8 +791,7 @@ def test_an_alarm_that_rang_between_two_looks_rolls_back(cloud: Cloud, alarmed: 
     alarmed.run(HOUR)
     cloud.publish()
     alarmed.run(11 * MINUTE)
-    for state in ("ALARM", "OK"):
-        alarmed.alarm(state)
+    alarmed.alarm("ALARM", "OK")
     alarmed.run(HOUR)
     assert (alarmed.current.generation, alarmed.current.fingerprint) == (3, good.fingerprint)
     assert alarmed.current.rollback

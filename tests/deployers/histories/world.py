@@ -38,7 +38,7 @@ from sandbox import resources
 from sandbox.propagation import Delay, Service, propagation
 from sandbox.rules.acm import import_limit
 from tests.certrail.bundles import NOW, authority, make_bundle
-from tests.deployers.cloud import ACCOUNT, OURS, REGION
+from tests.deployers.cloud import ACCOUNT, OURS, REGION, put_alarm
 from tests.deployers.contract.worlds import ALB, NLB
 from tests.deployers.histories.aws import Clock, LocalAws, clock_of
 from tests.deployers.histories.queues import WATCH_QUEUE, Events, Queues
@@ -288,17 +288,7 @@ class World:
         """One that never rang: what it did in another history was later than this one."""
         cloudwatch = self.console("cloudwatch")
         cloudwatch.delete_alarms(AlarmNames=[ALARM])
-        cloudwatch.put_metric_alarm(
-            AlarmName=ALARM,
-            ComparisonOperator="GreaterThanThreshold",
-            EvaluationPeriods=1,
-            MetricName="Errors",
-            Namespace="shop",
-            Period=60,
-            Statistic="Sum",
-            Threshold=1,
-        )
-        self.alarm_is("OK")
+        put_alarm(cloudwatch, ALARM, "OK")
 
     def alarm_is(self, state: str) -> None:
         self.console("cloudwatch").set_alarm_state(
