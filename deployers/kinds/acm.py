@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         ImportCertificateRequestTypeDef,
     )
 
+    from certrail.aws import Aws
+
 ARN = re.compile(r"arn:aws[a-z-]*:acm:([a-z0-9-]+):([0-9]{12}):certificate/[A-Za-z0-9-]+")
 # A day after it was replaced, an import that nobody uses is deleted: by then no edge of CloudFront
 # serves it any more (preflight.CLOUDFRONT_LAG), and `InUseBy`, which lags behind, is true again. A
@@ -50,7 +52,8 @@ ARN = re.compile(r"arn:aws[a-z-]*:acm:([a-z0-9-]+):([0-9]{12}):certificate/[A-Za
 RETIRE_AFTER = timedelta(days=1)
 # AWS has no figure for how long other services do not know an import yet: it is seconds.
 KNOWN_AFTER = timedelta(hours=1)
-READ = ("acm:DescribeCertificate", "acm:GetCertificate", "acm:ListTagsForCertificate")
+DESCRIBE = "acm:DescribeCertificate"
+READ = (DESCRIBE, "acm:GetCertificate", "acm:ListTagsForCertificate")
 IMPORT, TAG = "acm:ImportCertificate", "acm:AddTagsToCertificate"
 
 log = logging.getLogger(__name__)
@@ -433,6 +436,17 @@ def _ours(scope: Scope) -> Conditions:
 def may_be_unknown(held: Deployed, now: datetime) -> bool:
     """Whether the import is so young that another service may not know it yet."""
     return held.since is not None and now - held.since < KNOWN_AFTER
+
+
+def is_gone(held: Deployed, home: Acm, aws: Aws) -> bool:
+    """Whether somebody deleted an import. Services that are to use it answer in the same words as
+    for one that they will never accept."""
+    return _describe(aws.acm(home.region), held.resource) is None
+
+
+def may_look_for_it(scope: Scope, regions: Sequence[str]) -> Grant:
+    """For `is_gone`."""
+    return Grant("LookForTheImport", (DESCRIBE,), _certificates(scope, regions))
 
 
 def _describe(client: ACMClient, arn: str) -> CertificateDetailTypeDef | None:

@@ -22,7 +22,7 @@ from certrail.grants import Grant, Scope
 from certrail.keys import API_GATEWAY, KeyType
 from certrail.store import spell
 from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Region, Wrong, asked_for, place
-from deployers.kinds.acm import Acm, may_be_unknown
+from deployers.kinds.acm import Acm, is_gone, may_be_unknown, may_look_for_it
 
 UPDATE_DISTRIBUTION = "cloudfront:UpdateDistribution"
 DOMAIN_NAME = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
@@ -68,7 +68,11 @@ class Apigateway(Link):
             f"arn:{scope.partition}:apigateway:{region}::/domainnames/{name}"
             for region, name in sorted(named | {(region, "*") for region in everywhere})
         )
-        grants = [Grant("Point", ("apigateway:GET", "apigateway:PATCH"), arns)]
+        homes = {target._home.region for target in targets}
+        grants = [
+            Grant("Point", ("apigateway:GET", "apigateway:PATCH"), arns),
+            may_look_for_it(scope, sorted({*homes, *everywhere})),
+        ]
         if everywhere or any(target.endpoint is EndpointType.EDGE for target in targets):
             # API Gateway changes a distribution of its own, which is in an account of AWS's, and
             # asks whether who wants that may change any (the page above, edge-optimized).
@@ -214,6 +218,12 @@ class Apigateway(Link):
                     where=self.address,
                     next=f"Allow {UPDATE_DISTRIBUTION} in the policy of the role that made the "
                     "call",
+                )
+            case "BadRequestException" if is_gone(home, self._home, context.aws):
+                return TargetMissing(
+                    f"somebody deleted {arn}, which the domain name is to point to",
+                    where=self.address,
+                    next="The daily run imports it again, and points the domain name to that",
                 )
             case "BadRequestException":
                 return BundleRefused(

@@ -19,7 +19,7 @@ from certrail.errors import AwsError, BundleRefused, NotCovered, TargetMissing, 
 from certrail.grants import Grant, Scope
 from certrail.keys import CLOUDFRONT, KeyType
 from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Wrong, asked_for
-from deployers.kinds.acm import Acm, may_be_unknown
+from deployers.kinds.acm import Acm, is_gone, may_be_unknown, may_look_for_it
 
 if TYPE_CHECKING:
     from types_boto3_cloudfront.type_defs import GetDistributionResultTypeDef
@@ -57,7 +57,7 @@ class Cloudfront(Link):
         # CloudFront is global: its ARNs name no region.
         arns = tuple(scope.arn("cloudfront", "", f"distribution/{name}") for name in named)
         attach = ("cloudfront:GetDistribution", "cloudfront:UpdateDistribution")
-        return [Grant("Attach", attach, arns)]
+        return [Grant("Attach", attach, arns), may_look_for_it(scope, ["us-east-1"])]
 
     @property
     def key_types(self) -> frozenset[KeyType]:
@@ -187,6 +187,12 @@ class Cloudfront(Link):
                 where=self.address,
                 next="Right after an import this passes by itself",
                 retryable=True,
+            )
+        if is_gone(home, self._home, context.aws):
+            return TargetMissing(
+                f"somebody deleted {arn}, which the distribution is to point to",
+                where=self.address,
+                next="The daily run imports it again, and points the distribution to that",
             )
         return BundleRefused(
             f"CloudFront does not accept {arn} ({error.what})",

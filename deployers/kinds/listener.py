@@ -269,7 +269,8 @@ class Listener(Link):
                 return TargetRefused(
                     f"the load balancer does not know {arn} yet ({error.what})",
                     where=self.address,
-                    next="Right after an import this passes by itself",
+                    next="Right after an import this passes by itself; the daily run makes one "
+                    "again that somebody deleted",
                     retryable=True,
                 )
             case "TooManyCertificates":

@@ -135,6 +135,21 @@ def test_what_api_gateway_does_not_accept_an_hour_after_the_import_is_the_bundle
     assert cloud.recorded(TARGET).refused is (late is BundleRefused)
 
 
+def test_an_import_that_somebody_deleted_is_not_the_bundles_fault(cloud: Cloud) -> None:
+    domain(cloud)
+    cloud.publish()
+    home, later = Acm(region=REGION), NOW + timedelta(hours=1)
+    cloud.deploy(home)
+    held = cloud.recorded(home).held
+    assert held
+    cloud.client("acm", REGION).delete_certificate(CertificateArn=held.resource)
+    with pytest.raises(TargetMissing, match=f"somebody deleted {held.resource}"):
+        cloud.deploy(TARGET, now=later)
+    assert not cloud.recorded(TARGET).refused
+    cloud.deploy(home, now=later)
+    assert cloud.settle(TARGET, now=later) == {}
+
+
 def test_somebody_was_quicker(cloud: Cloud) -> None:
     domain(cloud)
     cloud.publish()

@@ -219,6 +219,22 @@ def test_what_cloudfront_does_not_accept_an_hour_after_the_import_is_the_bundles
     assert (record.refused, record.next_attempt) == (True, None)
 
 
+def test_an_import_that_somebody_deleted_is_not_the_bundles_fault(cloud: Cloud) -> None:
+    """AWS has the same words for both, and a rollout would go back for the one."""
+    make(cloud, *DOMAINS)
+    cloud.publish()
+    cloud.deploy(HOME)
+    arn = home_arn(cloud)
+    cloud.client("acm", "us-east-1").delete_certificate(CertificateArn=arn)
+    later = NOW + timedelta(hours=1)
+    with pytest.raises(TargetMissing, match=f"somebody deleted {arn}"):
+        cloud.deploy(TARGET, now=later)
+    assert not cloud.recorded(TARGET).refused
+    cloud.deploy(HOME, now=later)
+    assert cloud.settle(TARGET, now=later) == {}
+    assert config(cloud)["ViewerCertificate"]["ACMCertificateArn"] == home_arn(cloud) != arn
+
+
 def test_a_name_cloudfront_misses_is_for_a_person(cloud: Cloud) -> None:
     make(cloud, *DOMAINS)
     cloud.publish()
