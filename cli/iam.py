@@ -17,6 +17,7 @@ from certrail.target import with_needs
 from cli.workspace import BadInput, Workspace
 from deployers import alarms
 from deployers.kinds.all import KINDS, AnyTarget
+from deployers.kinds.fleet import Fleet, asking
 from deployers.selections.all import SELECTIONS
 from issuer.dns import challenge_name, route53
 
@@ -111,7 +112,7 @@ def _stack(file: Pipelines[AnyTarget], home: Scope) -> Iterator[RolePolicies]:
         **{f"{kind.capitalize()}DeployerRole": own for kind, own in _by_kind(file, {None}, home)},
         "FinderRole": list(_looks(file, {None}, home)),
         "IssuerWorkerRole": _zones(file, {None}, home),
-        "WatcherRole": _alarms(file, None),
+        "WatcherRole": [*_alarms(file, None), *_instances(file)],
     }
     for role, grants in found.items():
         if grants:
@@ -238,6 +239,17 @@ def _alarms(file: Pipelines[AnyTarget], role: str | None) -> Sequence[Grant]:
         if roles.get(alarms.account_of(name)) == role
     ]
     return alarms.grants(names) if names else ()
+
+
+def _instances(file: Pipelines[AnyTarget]) -> Sequence[Grant]:
+    """For the watcher to ask the fleets of its own account whether they serve."""
+    regions = {
+        target.region
+        for pipeline in file.pipelines
+        for target in pipeline.targets
+        if isinstance(target, Fleet) and target.account is None
+    }
+    return asking(sorted(regions)) if regions else ()
 
 
 def _records(zone: str, *, for_names_in_it: bool) -> set[str]:

@@ -128,6 +128,14 @@ def test_alarms_are_looked_at_where_they_are() -> None:
     assert "SeeAlarms" not in roles["dns"]
 
 
+def test_the_watcher_asks_the_fleets_of_its_account() -> None:
+    fleet = "      - {type: fleet, name: web, instances: {a: b}, secret: tls/shop%s}\n"
+    assert "WatcherRole" not in policies(HEAD + TARGETS + fleet % ", account: edge-too")
+    here = "      - {type: secretsmanager, name: tls/shop}\n" + fleet % ""
+    asked = policies(HEAD + TARGETS + here)["WatcherRole"]["AskInstances"]
+    assert asked["Condition"] == {"StringEquals": {"aws:RequestedRegion": "eu-central-1"}}
+
+
 def test_a_selection_may_find_any_of_its_kind_where_it_looks() -> None:
     text = TARGETS + (
         "      - {type: listener, covers: true, accounts: [self, edge], regions: [eu-west-1]}\n"

@@ -1,5 +1,6 @@
-"""The proof of `certrail iam`: a role elsewhere that is exactly what it prints is enough for all
-that happens to the targets there; less any one statement, action or resource it is not."""
+"""The proof of `certrail iam`: roles that are exactly what it prints, one in another account or
+those of the stack, are enough for all that happens to the targets there; less any one statement,
+action or resource they are not."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from certrail.errors import AccessDenied
+from certrail.errors import AccessDenied, TargetMissing
 from certrail.grants import Scope
 from certrail.keys import KeyType
 from certrail.pipelines import Pipelines, load
 from certrail.target import Target, with_needs
-from cli.iam import RolePolicies, needed
+from cli.iam import VERSION, RolePolicies, needed
 from deployers import alarms
 from deployers.deploy import nodes_of
 from deployers.inventory import Inventory
@@ -35,12 +36,8 @@ from tests.deployers.cloud import ACCOUNT, DOMAINS, REGION, Cloud, put_alarm
 from tests.fleet.instances import instance
 
 EDGE = "222222222222"
-ALB = (
-    f"arn:aws:elasticloadbalancing:{REGION}:{EDGE}:"
-    "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
-)
-# The sample's targets in another account, with all that a target may ask for. `shop` gets its
-# certificates; `old` takes over what was there.
+# The sample's targets, with all that a target may ask for. `shop` gets its certificates; `old`
+# takes over what was there.
 FILE = """\
 issuers:
   ca: {{directory: "https://ca.example/directory"}}
@@ -51,24 +48,24 @@ pipelines:
   - name: shop
     domains: [shop.example.com, "*.shop.example.com"]
     targets:
-      - {{type: acm, account: edge, tags: {{team: web}}}}
-      - {{type: apigateway, account: edge, domain_name: api.shop.example.com}}
-      - {{type: cloudfront, account: edge, distribution: E2QWRUHEXAMPLE}}
-      - {{type: listener, account: edge, listener: "{listener}", default: true}}
-      - {{type: parameterstore, account: edge, name: /tls/new, kms_key: alias/tls}}
-      - {{type: secretsmanager, account: edge, name: tls/new, kms_key: alias/tls,
+      - {{type: acm, {account}tags: {{team: web}}}}
+      - {{type: apigateway, {account}domain_name: api.shop.example.com}}
+      - {{type: cloudfront, {account}distribution: E2QWRUHEXAMPLE}}
+      - {{type: listener, {account}listener: "{listener}", default: true}}
+      - {{type: parameterstore, {account}name: /tls/new, kms_key: alias/tls}}
+      - {{type: secretsmanager, {account}name: tls/new, kms_key: alias/tls,
          readers: ["333333333333"]}}
-      - {{type: fleet, account: edge, name: web, instances: {{certrail: web}}, secret: tls/new}}
+      - {{type: fleet, {account}name: web, instances: {{certrail: web}}, secret: tls/new}}
   - name: old
     domains: [shop.example.com, "*.shop.example.com"]
     targets:
-      - {{type: acm, account: edge, region: eu-west-1, certificate_arn: "{certificate}",
+      - {{type: acm, {account}region: eu-west-1, certificate_arn: "{certificate}",
          tags: {{team: web}}}}
-      - {{type: parameterstore, account: edge, name: /tls/a, kms_key: "{key}"}}
-      - {{type: parameterstore, account: edge, name: /tls/b, kms_key: "{key}",
+      - {{type: parameterstore, {account}name: /tls/a, kms_key: "{key}"}}
+      - {{type: parameterstore, {account}name: /tls/b, kms_key: "{key}",
          shape: "{{a: @, b: @}}"}}
-      - {{type: secretsmanager, account: edge, name: tls/a, kms_key: "{key}"}}
-      - {{type: secretsmanager, account: edge, name: tls/b, kms_key: alias/tls,
+      - {{type: secretsmanager, {account}name: tls/a, kms_key: "{key}"}}
+      - {{type: secretsmanager, {account}name: tls/b, kms_key: alias/tls,
          replica_regions: [us-east-1]}}
 """
 # What only this sort of domain name needs.
@@ -101,37 +98,65 @@ pipelines:
       - {{type: secretsmanager, select: "[?starts_with(Name, 'tls/')]", accounts: edge}}
 """
 HOME = Scope("aws", ACCOUNT, "certrail-test")
+# Of the stack's roles, which Lambda assumes; here the test does.
+TRUST = {
+    "Effect": "Allow",
+    "Action": "sts:AssumeRole",
+    "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+}
 
 
-def read(text: str, certificate: str, key: str) -> Pipelines[AnyTarget]:
-    filled = text.format(listener=ALB, certificate=certificate, key=key)
+def alb(account: str) -> str:
+    balancer = "listener/app/shop/50dc6c495c0c9188/f2f7dc8efc522ab2"
+    return f"arn:aws:elasticloadbalancing:{REGION}:{account}:{balancer}"
+
+
+def read(text: str, account: str, certificate: str, key: str) -> Pipelines[AnyTarget]:
+    filled = text.format(
+        account="account: edge, " if account == EDGE else "",
+        listener=alb(account),
+        certificate=certificate,
+        key=key,
+    )
     return load(filled, "pipelines.yaml", Pipelines[AnyTarget])
 
 
-class Elsewhere:
-    """The other account, with what the files name in it, before certrail comes."""
+def printed(file: Pipelines[AnyTarget], account: str) -> dict[str, RolePolicies]:
+    """By kind, the role that deploys it: elsewhere one for all, in the stack one for each."""
+    if account == EDGE:
+        (role,) = needed(file, "edge", HOME)
+        return dict.fromkeys(KINDS, role)
+    roles = {role.role: role for role in needed(file, None, HOME)}
+    return {
+        kind: roles[name] for kind in KINDS if (name := f"{kind.capitalize()}DeployerRole") in roles
+    }
 
-    def __init__(self, cloud: Cloud, text: str) -> None:
+
+class Account:
+    """An account, with what the files name in it, before certrail comes. account: its number."""
+
+    def __init__(self, cloud: Cloud, text: str, account: str = EDGE) -> None:
         self.cloud = cloud
+        self.account = account
         resources.distribution(
             "E2QWRUHEXAMPLE",
             DOMAINS,
             session=cloud.session,
             endpoint=cloud.endpoint,
-            account=EDGE,
+            account=account,
         )
-        resources.listener(ALB, session=cloud.session, endpoint=cloud.endpoint)
+        resources.listener(alb(account), session=cloud.session, endpoint=cloud.endpoint)
         for name in ("api.shop.example.com", "edge.example.com"):
             resources.domain_name(
                 name,
                 session=cloud.session,
                 endpoint=cloud.endpoint,
                 region=REGION,
-                account=EDGE,
+                account=account,
                 edge=name.startswith("edge."),
             )
-        certificate = resources.imported_certificate(DOMAINS, account=EDGE, region="eu-west-1")
-        before = resources.imported_certificate(DOMAINS, account=EDGE, region="eu-west-1")
+        certificate = resources.imported_certificate(DOMAINS, account=account, region="eu-west-1")
+        before = resources.imported_certificate(DOMAINS, account=account, region="eu-west-1")
         self.client("acm", "eu-west-1").add_tags_to_certificate(
             CertificateArn=before,
             Tags=[
@@ -147,7 +172,7 @@ class Elsewhere:
         self.client("ssm").create_document(
             Content=json.dumps(document()), Name="certrail-install", DocumentType="Command"
         )
-        state_manager(EDGE, REGION).launch(instance(1, online=False))
+        state_manager(account, REGION).launch(instance(1, online=False))
         ours = {"certrail:owner": HOME.owner, "certrail:pipeline": "old"}
         self.client("ssm").put_parameter(
             Name="/tls/a",
@@ -155,62 +180,78 @@ class Elsewhere:
             Type="SecureString",
             Tags=[{"Key": key, "Value": text} for key, text in ours.items()],
         )
-        self.file = read(text, certificate, keys[1])
-        (self.policies,) = needed(self.file, "edge", HOME)
+        self.file = read(text, account, certificate, keys[1])
 
     def client(self, service: str, region: str = REGION) -> Any:
         session: Any = self.cloud.session
         client = session.client(service, endpoint_url=self.cloud.endpoint, region_name=region)
-        client.meta.events.register("before-sign", _there)
+
+        def there(request: Any, **_: Any) -> None:
+            # moto's own way to say whose call this is.
+            request.headers["x-moto-account-id"] = self.account
+
+        client.meta.events.register("before-sign", there)
         return client
 
-    def role(self, policies: RolePolicies, without: Removed | None = None) -> Role:
-        """The role as the command prints it, less what is removed."""
+    def roles(self, without: Removed | None = None) -> dict[str, Role]:
+        """By kind, the roles as the command prints them, less what is removed."""
+        by_kind = printed(self.file, self.account)
+        roles = {each.role: each for each in by_kind.values()}
+        made = {name: self._role(role, without) for name, role in roles.items()}
+        return {kind: made[role.role] for kind, role in by_kind.items()}
+
+    def _role(self, policies: RolePolicies, without: Removed | None) -> Role:
         iam = self.client("iam")
-        path, _, name = policies.role.partition(":role")[2].rpartition("/")
-        iam.create_role(
-            RoleName=name, Path=f"{path}/", AssumeRolePolicyDocument=json.dumps(policies.trust)
-        )
+        arn = policies.role if policies.account else f"arn:aws:iam::{ACCOUNT}:role/{policies.role}"
+        path, _, name = arn.partition(":role")[2].rpartition("/")
+        trust = policies.trust or {"Version": VERSION, "Statement": [TRUST]}
+        iam.create_role(RoleName=name, Path=f"{path}/", AssumeRolePolicyDocument=json.dumps(trust))
         for number, policy in enumerate(policies.policies):
-            left = [without.of(each) if without else each for each in policy["Statement"]]
+            left = [
+                without.of(each) if without and without.role in {None, name} else each
+                for each in policy["Statement"]
+            ]
             document = {**policy, "Statement": [each for each in left if each]}
             if not document["Statement"]:
                 continue
             iam.put_role_policy(
                 RoleName=name, PolicyName=f"p{number}", PolicyDocument=json.dumps(document)
             )
-        return Role(policies.role, "abc")
+        return Role(arn, "abc" if policies.account else None)
 
     # What happens to the targets
 
-    def run(self, role: Role, kinds: set[str]) -> None:
+    def run(self, roles: Mapping[str, Role], kinds: set[str]) -> None:
         """First deployments, daily checks, changes by hand, renewals, losses, another type of key,
         and the way back, of these kinds' targets. Raises AccessDenied at the first call that is
         refused."""
         first = make_bundle(DOMAINS)
         for pipeline in ("shop", "old"):
             self.cloud.publish(pipeline=pipeline, bundle=first)
-        self.deploy(role, kinds)
-        self.deploy(role, kinds)
+        self.deploy(roles, kinds)
+        self.deploy(roles, kinds)
         self.meddle()
-        self.deploy(role, kinds)
+        self.deploy(roles, kinds)
         for pipeline in ("shop", "old"):
             self.cloud.publish(pipeline=pipeline)
-        self.deploy(role, kinds)
+        self.deploy(roles, kinds)
         self.lose()
-        self.deploy(role, kinds)
+        self.deploy(roles, kinds)
         self.cloud.publish(key_type=KeyType.RSA_2048, pipeline="shop")
-        self.deploy(role, kinds)
+        self.deploy(roles, kinds & {"acm"})
+        self.miss(roles, kinds & {"apigateway", "cloudfront"})
+        self.deploy(roles, kinds)
         self.cloud.publish(pipeline="shop", bundle=first)
-        self.deploy(role, kinds)
-        self.deploy(role, kinds, now=datetime.now(UTC) + 2 * RETIRE_AFTER)
-        self.shut_out(role, kinds)
+        self.deploy(roles, kinds)
+        self.deploy(roles, kinds, now=datetime.now(UTC) + 2 * RETIRE_AFTER)
+        self.shut_out(roles, kinds)
 
-    def deploy(self, role: Role, kinds: set[str], *, now: datetime = NOW) -> None:
+    def deploy(self, roles: Mapping[str, Role], kinds: set[str], *, now: datetime = NOW) -> None:
         for pipeline in self.file.pipelines:
             for target in with_needs(pipeline.targets).values():
                 if target.type not in kinds:
                     continue
+                role = roles[target.type]
                 self.cloud.deploy(target, pipeline=pipeline.name, role=role, now=now)
                 current = self.cloud.store.current(pipeline.name)
                 assert current
@@ -225,12 +266,22 @@ class Elsewhere:
                     aws=self.cloud.aws,
                 )
 
-    def shut_out(self, role: Role, kinds: set[str]) -> None:
+    def miss(self, roles: Mapping[str, Role], kinds: set[str]) -> None:
+        """Who is to point to the new import comes an hour after somebody deleted it."""
+        self.lose_imports("RSA_2048")
+        later = NOW + timedelta(hours=1)
+        for target in self.file.pipelines[0].targets:
+            if target.type in kinds:
+                with pytest.raises(TargetMissing):
+                    self.cloud.deploy(target, role=roles[target.type], now=later)
+
+    def shut_out(self, roles: Mapping[str, Role], kinds: set[str]) -> None:
         """The file names no readers any more."""
         for pipeline in self.file.pipelines:
             for target in pipeline.targets:
                 if target.type in kinds and isinstance(target, Secretsmanager) and target.readers:
                     alone = target.model_copy(update={"readers": ()})
+                    role = roles[target.type]
                     self.cloud.deploy(alone, pipeline=pipeline.name, role=role)
 
     def meddle(self) -> None:
@@ -244,7 +295,7 @@ class Elsewhere:
         answer = cloudfront.get_distribution_config(Id="E2QWRUHEXAMPLE")
         config = answer["DistributionConfig"]
         viewer = config["ViewerCertificate"]
-        viewer["ACMCertificateArn"] = resources.imported_certificate(DOMAINS, account=EDGE)
+        viewer["ACMCertificateArn"] = resources.imported_certificate(DOMAINS, account=self.account)
         for name in ("Certificate", "CertificateSource"):
             viewer.pop(name, None)
         cloudfront.update_distribution(
@@ -262,11 +313,8 @@ class Elsewhere:
 
     def lose(self) -> None:
         """What nobody uses is deleted for good, and records with it."""
-        acm, secrets = self.client("acm"), self.client("secretsmanager")
-        everything = acm.list_certificates(Includes={"keyTypes": ["EC_prime256v1"]})
-        for certificate in everything["CertificateSummaryList"]:
-            with suppress(acm.exceptions.ResourceInUseException):
-                acm.delete_certificate(CertificateArn=certificate["CertificateArn"])
+        self.lose_imports("EC_prime256v1")
+        secrets = self.client("secretsmanager")
         for secret in secrets.list_secrets()["SecretList"]:
             with suppress(secrets.exceptions.InvalidParameterException):
                 secrets.remove_regions_from_replication(
@@ -280,17 +328,21 @@ class Elsewhere:
         for key in list(self.cloud.store.keys("deployments/shop/acm/edge:us-east-1")):
             s3.delete_object(Bucket=self.cloud.store.bucket, Key=key)
 
-
-def _there(request: Any, **_: Any) -> None:
-    # moto's own way to say whose call this is.
-    request.headers["x-moto-account-id"] = EDGE
+    def lose_imports(self, algorithm: str) -> None:
+        for region in (REGION, "us-east-1"):
+            acm = self.client("acm", region)
+            there = acm.list_certificates(Includes={"keyTypes": [algorithm]})
+            for certificate in there["CertificateSummaryList"]:
+                with suppress(acm.exceptions.ResourceInUseException):
+                    acm.delete_certificate(CertificateArn=certificate["CertificateArn"])
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What is left out of the policy: a statement, one of its actions, or one of its resources by
-    its place among them."""
+    """What is left out: a statement, one of its actions, or one of its resources by its place among
+    them. role: of the stack; None elsewhere, where there is one."""
 
+    role: str | None
     sid: str
     action: str | None = None
     resource: int | None = None
@@ -301,7 +353,9 @@ class Removed:
 
     def __str__(self) -> str:
         return "-".join(
-            str(each) for each in (self.sid, self.action, self.resource) if each is not None
+            str(each)
+            for each in (self.role, self.sid, self.action, self.resource)
+            if each is not None
         )
 
     def of(self, statement: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -318,19 +372,20 @@ class Removed:
         return None
 
 
-def parts(text: str) -> list[Removed]:
-    certificate = f"arn:aws:acm:eu-west-1:{EDGE}:certificate/12345678-1234-1234-1234-123456789012"
-    key = f"arn:aws:kms:{REGION}:{EDGE}:key/12345678-1234-1234-1234-123456789012"
-    (role,) = needed(read(text, certificate, key), "edge", HOME)
+def parts(text: str, account: str = EDGE) -> list[Removed]:
+    arn = "arn:aws:{}:{}:{}:{}/12345678-1234-1234-1234-123456789012".format
+    certificate = arn("acm", "eu-west-1", account, "certificate")
+    roles = printed(read(text, account, certificate, arn("kms", REGION, account, "key")), account)
     found = []
-    for policy in role.policies:
-        for statement in policy["Statement"]:
+    for name, policies in {each.role: each.policies for each in roles.values()}.items():
+        role = name if account == ACCOUNT else None
+        for statement in (each for policy in policies for each in policy["Statement"]):
             sid = statement["Sid"]
-            found.append(Removed(sid))
+            found.append(Removed(role, sid))
             if isinstance(statement["Action"], list):
-                found += [Removed(sid, action=action) for action in statement["Action"]]
+                found += [Removed(role, sid, action=action) for action in statement["Action"]]
             if isinstance(statement["Resource"], list):
-                found += [Removed(sid, resource=n) for n in range(len(statement["Resource"]))]
+                found += [Removed(role, sid, resource=n) for n in range(len(statement["Resource"]))]
     return found
 
 
@@ -348,59 +403,63 @@ NEEDED = {
 
 
 def kinds_for(removed: Removed) -> set[str]:
-    (kinds,) = (kinds for kind, kinds in NEEDED.items() if removed.sid.startswith(kind))
+    name = removed.role or removed.sid
+    (kinds,) = (kinds for kind, kinds in NEEDED.items() if name.startswith(kind))
     return kinds
 
 
-@pytest.fixture
-def elsewhere(cloud: Cloud, quick: None) -> Elsewhere:
-    return Elsewhere(cloud, FILE)
-
-
-def test_every_kind_is_shown(elsewhere: Elsewhere) -> None:
-    named = {target.type for pipeline in elsewhere.file.pipelines for target in pipeline.targets}
-    assert named == set(KINDS)
+def test_every_kind_is_shown(cloud: Cloud, quick: None) -> None:
+    file = Account(cloud, FILE).file
+    assert {target.type for each in file.pipelines for target in each.targets} == set(KINDS)
     assert set(NEEDED) == {kind.capitalize() for kind in KINDS}
 
 
+@pytest.mark.parametrize("account", [EDGE, ACCOUNT], ids=["elsewhere", "stack"])
 @pytest.mark.parametrize("kinds", NEEDED.values(), ids=NEEDED)
-def test_what_it_prints_is_enough(elsewhere: Elsewhere, kinds: set[str]) -> None:
-    elsewhere.run(elsewhere.role(elsewhere.policies), kinds)
+def test_what_it_prints_is_enough(cloud: Cloud, quick: None, kinds: set[str], account: str) -> None:
+    there = Account(cloud, FILE, account)
+    there.run(there.roles(), kinds)
 
 
-def refused_without(elsewhere: Elsewhere, removed: Removed) -> None:
-    role = elsewhere.role(elsewhere.policies, without=removed)
+PARTS = parts(FILE) + parts(FILE, ACCOUNT)
+
+
+def refused_without(cloud: Cloud, removed: Removed) -> None:
+    there = Account(cloud, FILE, ACCOUNT if removed.role else EDGE)
+    roles = there.roles(without=removed)
     with pytest.raises(AccessDenied):
-        elsewhere.run(role, kinds_for(removed))
+        there.run(roles, kinds_for(removed))
 
 
-@pytest.mark.parametrize("removed", [each for each in parts(FILE) if each.whole], ids=str)
-def test_no_statement_can_be_left_out(elsewhere: Elsewhere, removed: Removed) -> None:
-    refused_without(elsewhere, removed)
+@pytest.mark.parametrize("removed", [each for each in PARTS if each.whole], ids=str)
+def test_no_statement_can_be_left_out(cloud: Cloud, quick: None, removed: Removed) -> None:
+    refused_without(cloud, removed)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("removed", [each for each in parts(FILE) if not each.whole], ids=str)
-def test_nothing_of_a_statement_can_be_left_out(elsewhere: Elsewhere, removed: Removed) -> None:
-    refused_without(elsewhere, removed)
+@pytest.mark.parametrize("removed", [each for each in PARTS if not each.whole], ids=str)
+def test_nothing_of_a_statement_can_be_left_out(
+    cloud: Cloud, quick: None, removed: Removed
+) -> None:
+    refused_without(cloud, removed)
 
 
 def test_an_edge_optimized_domain_name_needs_one_more(cloud: Cloud, quick: None) -> None:
-    first = Elsewhere(cloud, AT_THE_EDGE)
+    first = Account(cloud, AT_THE_EDGE)
     cloud.publish(["edge.example.com"], pipeline="shop")
-    first.deploy(first.role(first.policies), {"acm", "apigateway"})
+    first.deploy(first.roles(), {"acm", "apigateway"})
     cloud.reset()
-    again = Elsewhere(cloud, AT_THE_EDGE)
+    again = Account(cloud, AT_THE_EDGE)
     cloud.publish(["edge.example.com"], pipeline="shop")
-    role = again.role(again.policies, without=Removed("ApigatewayPointAtTheEdge"))
+    roles = again.roles(without=Removed(None, "ApigatewayPointAtTheEdge"))
     with pytest.raises(AccessDenied, match="cloudfront:UpdateDistribution"):
-        again.deploy(role, {"acm", "apigateway"})
+        again.deploy(roles, {"acm", "apigateway"})
 
 
 # What is looked at
 
 
-def look(elsewhere: Elsewhere) -> None:
+def look(elsewhere: Account) -> None:
     """What the finder and the watcher read. Raises AccessDenied."""
     (pipeline,), accounts = elsewhere.file.pipelines, elsewhere.file.accounts
     inventory = Inventory(elsewhere.cloud.aws, accounts)
@@ -420,18 +479,18 @@ def look(elsewhere: Elsewhere) -> None:
 def test_what_it_prints_is_enough_to_look_and_to_deploy_what_was_found(
     cloud: Cloud, quick: None
 ) -> None:
-    elsewhere = Elsewhere(cloud, FOUND)
+    elsewhere = Account(cloud, FOUND)
     put_alarm(elsewhere.client("cloudwatch", "eu-west-1"), "errors", "ALARM", "OK")
-    role = elsewhere.role(elsewhere.policies)
+    roles = elsewhere.roles()
     look(elsewhere)
     cloud.publish()
     found: list[Target] = [
         Cloudfront(account="edge", distribution="E2QWRUHEXAMPLE"),
-        Listener(account="edge", listener=ALB, default=True),
+        Listener(account="edge", listener=alb(EDGE), default=True),
         Secretsmanager(account="edge", name="tls/a", region=REGION),
     ]
     for target in with_needs(found).values():
-        cloud.deploy(target, role=role)
+        cloud.deploy(target, role=roles[target.type])
 
 
 @pytest.mark.parametrize(
@@ -440,9 +499,9 @@ def test_what_it_prints_is_enough_to_look_and_to_deploy_what_was_found(
     ids=str,
 )
 def test_nothing_can_be_left_out_to_look(cloud: Cloud, quick: None, removed: Removed) -> None:
-    elsewhere = Elsewhere(cloud, FOUND)
+    elsewhere = Account(cloud, FOUND)
     put_alarm(elsewhere.client("cloudwatch", "eu-west-1"), "errors", "ALARM", "OK")
-    elsewhere.role(elsewhere.policies, without=removed)
+    elsewhere.roles(without=removed)
     with pytest.raises(AccessDenied):
         look(elsewhere)
 
@@ -450,8 +509,9 @@ def test_nothing_can_be_left_out_to_look(cloud: Cloud, quick: None, removed: Rem
 # What it does not allow
 
 
-def test_it_allows_nothing_else(elsewhere: Elsewhere) -> None:
-    role = elsewhere.role(elsewhere.policies)
+def test_it_allows_nothing_else(cloud: Cloud, quick: None) -> None:
+    elsewhere = Account(cloud, FILE)
+    role = elsewhere.roles()["acm"]
     acting = elsewhere.cloud.aws.acting_as(role.role_arn, role.external_id)
     acm, secrets = acting.acm(REGION), acting.secretsmanager(REGION)
     theirs = resources.imported_certificate(DOMAINS, account=EDGE, region=REGION)
@@ -474,7 +534,7 @@ def test_it_allows_nothing_else(elsewhere: Elsewhere) -> None:
         lambda: acting.tagging("eu-west-2").get_resources(),
         lambda: acting.cloudfront().get_distribution(Id="E2THEIRS"),
         lambda: acting.elbv2("eu-west-2").describe_listeners(PageSize=1),
-        lambda: acting.elbv2(REGION).modify_listener(ListenerArn=f"{ALB}0", Port=80),
+        lambda: acting.elbv2(REGION).modify_listener(ListenerArn=f"{alb(EDGE)}0", Port=80),
         lambda: acting.apigateway(REGION).get_domain_name(domainName="edge.example.com"),
         lambda: secrets.get_secret_value(SecretId="tls/a"),
         lambda: secrets.put_secret_value(SecretId="theirs", SecretString="2"),

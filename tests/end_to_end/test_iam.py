@@ -1,8 +1,10 @@
-"""Another account, set up as docs/accounts.md says: its role made by the template that
-`certrail iam` prints, with all that the sample file may ask for there."""
+"""Roles that may do what `certrail iam` prints and no more, as docs/accounts.md says: that of
+another account, made by the template that it prints, with all that the sample file may ask for
+there; and those of the stack."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +23,11 @@ from sandbox import Sandbox, resources
 from tests.end_to_end.conftest import PATIENCE, TEMPLATE, World
 
 EDGE = "222222222222"
+# What a role of the stack does with the bucket and its queues, whatever the file says.
+ALWAYS = {"Log", "Tell", "Receive", "Read", "Write", "EncryptAndDecrypt"} | {
+    "TagSupersededKeys",
+    "TellMissingFromForbidden",
+}
 ROLE = f"arn:aws:iam::{EDGE}:role/certrail"
 PLACE = f"eu-central-1:{EDGE}"
 SAMPLE = (TEMPLATE.parent / "pipelines.yaml").read_text(encoding="utf-8")
@@ -100,7 +107,7 @@ def text(world: World) -> str:
 
 
 def made_by_certrail_iam(world: World, text: str) -> None:
-    """The two commands of docs/accounts.md."""
+    """The two commands of docs/accounts.md, and the stack's roles as narrow as the file allows."""
     world.workspace.file.write_text(text)
     people = "arn:aws:iam::123456789012:*"
     trust = f"{world.sandbox.stack.outputs['ActingRoleArns']},{people}"
@@ -117,6 +124,24 @@ def made_by_certrail_iam(world: World, text: str) -> None:
         cloudformation.update_stack(**given)
     else:
         cloudformation.create_stack(**given)
+    printed = CliRunner().invoke(app, ["iam", "--json", *where])
+    assert printed.exit_code == 0, printed.output
+    narrow(world, {role["role"]: role["policies"] for role in json.loads(printed.stdout)})
+
+
+def narrow(world: World, printed: dict[str, Any]) -> None:
+    """What is printed for a role of the stack takes the place of what the template lets it do
+    besides; where nothing is, there is nothing besides."""
+    iam = world.client("iam")
+    for role, name in world.sandbox.stack.resources.items():
+        if not role.endswith(("DeployerRole", "FinderRole", "WatcherRole", "WorkerRole")):
+            continue
+        policy = {"RoleName": name, "PolicyName": role.removesuffix("Role")}
+        there = iam.get_role_policy(**policy)["PolicyDocument"]
+        left = [each for each in there["Statement"] if each["Sid"] in ALWAYS]
+        left += [each for document in printed.get(role, ()) for each in document["Statement"]]
+        document = {**there, "Statement": left}
+        iam.put_role_policy(**policy, PolicyDocument=json.dumps(document))
 
 
 def due_to_happen(world: World) -> dict[str, list[str]]:
