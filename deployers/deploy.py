@@ -23,7 +23,7 @@ from certrail.records import Check, Record, State
 from certrail.store import Current, Store, record_key
 from certrail.target import LEFT, Context, Deployed, Link, Node, Preflight, Rotation, Target
 from deployers.job import Role
-from deployers.rollout import held_by_needs, holds, in_progress, settled, waits_for
+from deployers.rollout import held_by_needs, holds, in_progress, is_broken, settled, waits_for
 
 log = logging.getLogger(__name__)
 
@@ -247,9 +247,11 @@ def preflight_target(
 
 
 def _kept(store: Store, target: Target, record: Record | None, generation: int) -> Current | None:
-    """The bundle of an earlier generation, where the target holds that one, and the file says of it
-    what it said then."""
-    if record is None or record.generation != generation or not holds(record):
+    """The bundle of an earlier generation, where the target holds that one or is to hold it again,
+    and the file says of it what it said then."""
+    if record is None or record.generation != generation:
+        return None
+    if not (holds(record) or is_broken(record)):
         return None
     if record.spec != target.spec:
         return None

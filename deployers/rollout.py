@@ -160,16 +160,26 @@ def kept(
     current: Current | None,
     records: Mapping[str, Record],
     gates: Gates,
+    now: datetime,
+    *,
+    reconcile: bool,
 ) -> Iterator[Step]:
-    """The checks of targets whose wave has not begun: each is to hold what it has until then."""
+    """What is to be done for targets whose wave has not begun: each is to hold what it has until
+    then. reconcile: also check that they do."""
     for target in with_needs(targets).values():
         record = records.get(target.address)
         if current is None or record is None or record.generation >= current.generation:
             continue
         closed = gates.closed_to(target.address, record)
-        if closed and holds(record) and record.spec == target.spec:
-            reason = f"{closed}; does it hold {short(record.fingerprint)} until then?"
+        if not closed or record.spec != target.spec:
+            continue
+        has = f"{short(record.fingerprint)} until then"
+        if reconcile and holds(record):
+            reason = f"{closed}; does it hold {has}?"
             yield Step(target, Action.CHECK, reason, record.needs, record.generation)
+        elif is_broken(record) and (reconcile or is_due(record, now)):
+            reason = f"{closed}; it is to hold {has}, and {record.error or 'does not'}"
+            yield Step(target, Action.RETRY, reason, record.needs, record.generation)
 
 
 def waits_for(target: Target, current: Current, records: Mapping[str, Record]) -> str | None:
@@ -192,6 +202,18 @@ def holds(record: Record) -> bool:
     """Whether the target holds what its record says: also where clients are seen not to get it."""
     not_served = record.state is State.FAILED and record.check is not None and record.check.failed
     return record.state in HOLDS or not_served
+
+
+def is_broken(record: Record) -> bool:
+    """Whether somebody changed what the target held, and it was not repaired yet."""
+    return record.repaired is not None and not holds(record)
+
+
+def is_due(record: Record, now: datetime) -> bool:
+    """Whether an attempt that failed, or never ended, is to be made again by itself."""
+    if record.state is State.DEPLOYING:
+        return not in_progress(record, now)
+    return record.next_attempt is not None and record.next_attempt <= now
 
 
 def held_by_needs(target: Target, records: Mapping[str, Record]) -> dict[str, Deployed]:
@@ -276,7 +298,7 @@ def _action(
             if holds(record):
                 # Nothing is to be deployed: whether AWS still has it can be looked at.
                 return (Action.CHECK if reconcile else Action.FAILED), error
-            if reconcile or (record.next_attempt and record.next_attempt <= now):
+            if reconcile or is_due(record, now):
                 return Action.RETRY, f"failed {record.attempts} times: {error}"
             if record.next_attempt:
                 return Action.WAIT, f"next attempt at {_at(record.next_attempt)}: {error}"

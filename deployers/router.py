@@ -224,7 +224,7 @@ def _parcels(
     if current is None:
         return
     steps = plan(view.targets, current, view.records, now, gates=view.gates, reconcile=reconcile)
-    keeping = kept(view.targets, current, view.records, view.gates) if reconcile else ()
+    keeping = kept(view.targets, current, view.records, view.gates, now, reconcile=reconcile)
     for step in (*steps, *keeping):
         target = step.target
         if not step.ready or target.address in view.unreadable:

@@ -18,7 +18,7 @@ import pytest
 from moto.acm.models import acm_backends
 
 from certrail.bundle import Bundle
-from certrail.errors import AwsError, CertrailError
+from certrail.errors import AwsError, CertrailError, TargetRefused
 from certrail.nameservers import Server
 from certrail.pipelines import Issuer, Pipelines, load
 from certrail.records import Record, Rollout, State
@@ -251,13 +251,20 @@ class World:
         assert held
         return held.resource
 
-    def keep(self) -> dict[str, str]:
-        """What the daily run does for targets whose wave has not begun; twice, as what needs an
-        import comes after it. Returns what was repaired, by address."""
+    def keep(self, *, reconcile: bool = True) -> dict[str, str]:
+        """What the daily run does for targets whose wave has not begun, or any run; twice, as what
+        needs an import comes after it. Returns what was repaired, by address."""
         repaired: dict[str, str] = {}
         for _ in range(2):
             view = self.view()
-            for step in kept(view.targets, view.current, view.records, view.gates):
+            for step in kept(
+                view.targets,
+                view.current,
+                view.records,
+                view.gates,
+                self.now,
+                reconcile=reconcile,
+            ):
                 done = deploy_target(
                     self.cloud.store,
                     step.target,
@@ -943,6 +950,28 @@ def test_who_waits_for_its_wave_is_kept_as_it_is(cloud: Cloud, world: World) -> 
     world.run(HOUR)
     assert world.record(REST_ADDRESS).generation == 2
     assert set(world.states().values()) == {State.SERVED}
+
+
+def test_a_repair_that_failed_is_tried_again_before_its_wave(cloud: Cloud, world: World) -> None:
+    first = cloud.publish()
+    world.run(HOUR)
+    cloud.publish()
+    world.settle()
+    arn = world.held(REST_ADDRESS)
+    theirs = resources.imported_certificate(["other.example.net"])
+    elb = cloud.client("elbv2", "us-east-1")
+    elb.modify_listener(ListenerArn=REST, Certificates=[{"CertificateArn": theirs}])
+    cloud.refuse("ModifyListener", "CertificateNotFound", "Not yet.", 400)
+    with pytest.raises(TargetRefused):
+        world.keep()
+    assert world.record(REST_ADDRESS).state is State.FAILED
+    assert world.keep(reconcile=False) == {}
+    world.now += 2 * MINUTE
+    assert world.keep(reconcile=False) == {REST_ADDRESS: f"{theirs} was in its place"}
+    certificates = elb.describe_listener_certificates(ListenerArn=REST)["Certificates"]
+    assert {each["CertificateArn"] for each in certificates} == {arn}
+    record = world.record(REST_ADDRESS)
+    assert (record.generation, record.fingerprint) == (1, first.fingerprint)
 
 
 def test_an_import_deleted_before_its_wave_is_made_again(cloud: Cloud, world: World) -> None:
