@@ -382,7 +382,7 @@ class Store:
         Superseded where another writer published since.
 
         Whether the private key is still there is asked before (`has_privkey`); one that the
-        lifecycle rule was to remove is kept after (`keep_privkey`).
+        lifecycle rule was to remove is kept before and after (`keep_privkey`).
         """
         current = replace(
             to,
@@ -412,9 +412,9 @@ class Store:
         return SUPERSEDED_TAG in tags
 
     def keep_privkey(self, pipeline: str, fingerprint: str) -> None:
-        """Take back that the lifecycle rule may remove a bundle's private key. Done after the
-        pointer was moved: a publication that tags keys at the same moment looks at the pointer
-        after that, and does the same."""
+        """Take back that the lifecycle rule may remove a bundle's private key. Done before
+        the pointer is moved, and after: a publication may tag it in between, and one that tags it
+        later looks at the pointer after that, and does the same."""
         self._keep(f"{_bundle_prefix(pipeline, fingerprint)}privkey.pem")
 
     # What somebody else brings
@@ -479,7 +479,7 @@ class Store:
                 if name == "privkey.pem" and fingerprint not in kept:
                     self._supersede(key)
                     tagged[fingerprint] = key
-        except AwsError as error:
+        except (AwsError, StateError) as error:
             log.warning("private keys that are not needed any more stay: %s", error)
         # Somebody may have rolled back to one of them meanwhile.
         since = self.current(current.pipeline) if tagged else None

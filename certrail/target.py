@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,15 +66,31 @@ Region = Annotated[
 
 # AWS allows 50 tags on a resource; certrail's own need room.
 TAGS_LIMIT = 40
+# What all services take: https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
+TAG_KEY, TAG_VALUE = 128, 256
 
 
 def _tags(tags: dict[str, str]) -> dict[str, str]:
-    for key in tags:
+    for key, value in tags.items():
         if key.lower().startswith(("certrail:", "aws:")):
             raise Wrong(f"the tag `{key}` is reserved", "choose another name for it")
+        if not 1 <= len(key) <= TAG_KEY or len(value) > TAG_VALUE:
+            raise Wrong(
+                f"the tag `{key}` is too long, or has no name",
+                f"{TAG_KEY} characters for its name, {TAG_VALUE} for its value at most",
+            )
+        if refused := sorted({each for each in key + value if not _in_tags(each)}):
+            raise Wrong(
+                f"the tag `{key}` has {' '.join(refused)}",
+                "letters, digits, spaces and `_.:/=+-@` are what AWS takes",
+            )
     if len(tags) > TAGS_LIMIT:
         raise Wrong(f"there are {len(tags)} tags", f"{TAGS_LIMIT} at most")
     return tags
+
+
+def _in_tags(character: str) -> bool:
+    return character in "_.:/=+-@" or unicodedata.category(character)[0] in "LNZ"
 
 
 # As a target's field: tags that users set, besides certrail's own.
@@ -137,7 +154,7 @@ class Deployed:
     version: the service's own name for the content, where it has one (a secret's version id).
     since: when it came to be `resource` that everybody is to point to; None where nobody knows.
     superseded: the resources whose place it took and that may still be there, the last one first:
-    nothing is to point to them any more.
+    nothing is to point to them any more. superseded_end: when the first of them ends.
     followers: targets, as `as_job` makes them, that point to one of those and that the file may not
     name: they are to point to `resource`, too.
     retired: of the superseded, those that were deleted last.
@@ -151,6 +168,7 @@ class Deployed:
     version: str | None = None
     since: datetime | None = None
     superseded: tuple[str, ...] = ()
+    superseded_end: datetime | None = None
     followers: tuple[dict[str, Any], ...] = ()
     retired: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
@@ -162,6 +180,8 @@ class Deployed:
         return next(iter(self.superseded), None)
 
 
+# At the end of the digest of a target that no pipeline names.
+FOLLOWS = "-follows"
 # What a target holds that is its owner's, and no business of certrail's any more.
 LEFT = Deployed("", "")
 
@@ -366,7 +386,7 @@ class Link(Target):
     @property
     def spec(self) -> str:
         # A file that begins to name it says something new.
-        return f"{super().spec}-follows" if self.follows else super().spec
+        return f"{super().spec}{FOLLOWS}" if self.follows else super().spec
 
     @abstractmethod
     def link(self, facts: Facts, context: Context) -> Deployed:

@@ -378,7 +378,7 @@ def _issuing(status: PipelineStatus, now: datetime) -> list[str]:
         more = f", and {late.others} more hold an earlier one, too" if late.others else ""
         lines.append(
             f"[red]soon ends:[/] {escape(late.record.address)} still holds "
-            f"{short(late.fingerprint)}, until {_at(late.not_after)}{more}"
+            f"{late.what}, until {_at(late.not_after)}{more}"
         )
     if when := status.standing.window:
         said = f"renewal {_at(when.moment)}"

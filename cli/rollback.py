@@ -126,6 +126,9 @@ def _check_wanted(current: Current) -> None:
 def carry_out(workspace: Workspace, plan: Plan, why: str, by: str, now: datetime) -> Current:
     """Do it. Raises Superseded where something was published since."""
     store, to = workspace.store, plan.way.to
-    # Before it is current: a key that is to be removed and is current would be lost.
+    # Before it is current, as a key that is current and is to be removed would be lost; and after,
+    # as a publication may have said meanwhile that it is to be removed.
     store.keep_privkey(plan.pipeline, to.fingerprint)
-    return roll_back(store, plan.after, to, why, by, now)
+    current = roll_back(store, plan.after, to, why, by, now)
+    store.keep_privkey(plan.pipeline, to.fingerprint)
+    return current

@@ -66,7 +66,10 @@ def read(
                     some: list[AnyAlarm] = [*page["MetricAlarms"], *page["CompositeAlarms"]]
                     for each in some:
                         called = wanted[each["AlarmName"]]
-                        seen[called] = _as_seen(called, each, client, since)
+                        if called in {each["AlarmName"], each["AlarmArn"]}:
+                            seen[called] = _as_seen(called, each, client, since)
+                        else:
+                            why = f"{called} is in an account that `accounts` does not have"
         except AwsError as error:
             if error.retryable:
                 raise

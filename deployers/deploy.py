@@ -114,6 +114,7 @@ def deploy_target(
             next="Nothing older replaces it; restore the version of current.json with the highest "
             "generation",
         )
+    earlier = None
     if generation is not None and generation != current.generation:
         earlier = _kept(store, target, record, generation)
         if earlier is None:
@@ -126,6 +127,12 @@ def deploy_target(
     if record and in_progress(record, now):
         raise _busy(target)
     records = _records_of_needs(store, target, pipeline)
+    if record and current == earlier:
+        # It is to stay as it is, also where what it needs has gone on.
+        records = {
+            address: _as_bound(each, record) if each.generation > record.generation else each
+            for address, each in records.items()
+        }
     if waiting := waits_for(target, current, records):
         return Outcome(Result.WAITING, waiting, record.held if record else None)
     needs = held_by_needs(target, records)
@@ -259,6 +266,20 @@ def _kept(store: Store, target: Target, record: Record | None, generation: int) 
     return replace(there, generation=record.generation) if there else None
 
 
+def _as_bound(needed: Record, record: Record) -> Record:
+    """What a target of an earlier generation was bound to, where what it needs has a later one."""
+    if record.held is None or needed.address not in record.needs:
+        return needed
+    bound = Deployed(record.held.fingerprint, record.needs[needed.address], record.held.not_after)
+    return replace(
+        needed,
+        state=State.DEPLOYED,
+        generation=record.generation,
+        fingerprint=record.fingerprint,
+        held=bound,
+    )
+
+
 def _not_served(target: Target, current: Current) -> TargetRefused:
     return TargetRefused(
         f"it cannot serve {current.facts.key_type} keys",
@@ -279,8 +300,9 @@ def _check(
     """What there is to look at, from now on."""
     if not held.endpoints and not held.nodes:
         return None
-    # What somebody had pointed elsewhere is pointed back.
-    relinked = before is None or dict(before.needs) != dict(bound) or repaired
+    # What somebody had pointed elsewhere is pointed back. What was never deployed may have pointed
+    # here already, at an import that was adopted.
+    relinked = repaired or (before is not None and dict(before.needs) != dict(bound))
     return Check(until=now + target.propagation(relinked=relinked), next=now)
 
 

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from certrail.bundle import short
 from certrail.records import Record
 from certrail.store import Current
+from certrail.target import FOLLOWS
 from certrail.telling import put_metrics
 
 # So long before the end it is told, shown as a failure, and rings; of a short life a quarter, as
@@ -23,8 +25,8 @@ SHARE = 4
 @dataclass(frozen=True)
 class Behind:
     """Of the targets that hold another certificate than the current one, the one whose certificate
-    ends first. record: its record. others: how many more there are. soon: from when on that is
-    urgent."""
+    ends first. record: its record. fingerprint: empty where it is that of an import that was
+    replaced. others: how many more there are. soon: from when on that is urgent."""
 
     record: Record
     fingerprint: str
@@ -32,13 +34,17 @@ class Behind:
     others: int
     soon: datetime
 
+    @property
+    def what(self) -> str:
+        return short(self.fingerprint) if self.fingerprint else "an import that was replaced"
+
 
 def behind(current: Current, records: Mapping[str, Record]) -> Behind | None:
     """records: by address. None where every target has the current certificate, or has none."""
     found = [
-        (record, record.held.fingerprint, record.held.not_after)
+        (record, *what)
         for record in records.values()
-        if record.held and record.held.not_after and record.held.fingerprint != current.fingerprint
+        if (what := _still(record, current, records)) is not None
     ]
     if not found:
         return None
@@ -49,6 +55,22 @@ def behind(current: Current, records: Mapping[str, Record]) -> Behind | None:
     life = current.facts.not_after - current.facts.not_before
     soon = not_after - min(WEEK, life / SHARE)
     return Behind(record, fingerprint, not_after, len(found) - 1, soon)
+
+
+def _still(
+    record: Record, current: Current, records: Mapping[str, Record]
+) -> tuple[str, datetime] | None:
+    """Fingerprint and end of what a target holds instead of what is current."""
+    if record.held:
+        other = record.held.fingerprint != current.fingerprint
+        not_after = record.held.not_after
+        return (record.held.fingerprint, not_after) if other and not_after else None
+    # It never followed, and so has the import that was replaced, or did when that was read.
+    homes = [records[each] for each in record.needs if each in records]
+    for home in homes if record.spec.endswith(FOLLOWS) else ():
+        if home.held and home.held.superseded_end:
+            return "", home.held.superseded_end
+    return None
 
 
 def count_held(current: Current, records: Mapping[str, Record], now: datetime) -> None:

@@ -21,7 +21,7 @@ from certrail.records import Record, Rollout, State
 from certrail.store import Current
 from certrail.waves import ONE_WAVE, Wave
 from deployers.looks import HOUR, watched
-from deployers.rollout import at_once
+from deployers.rollout import at_once, holds
 
 # What a queue can hold back a message for (API_SendMessage, DelaySeconds).
 SOON = timedelta(minutes=15)
@@ -88,6 +88,9 @@ def judged(
         waves = ()
     if rollout is None or rollout.generation < current.generation:
         proven = rollout.proven_before(current.generation) if rollout else None
+        if current.rollback and proven == current.rollback.of:
+            # Somebody left it, for a reason.
+            proven = None
         rollout = Rollout(
             current.pipeline,
             current.generation,
@@ -117,6 +120,8 @@ def judged(
         ]
         if judgement := _failed(rollout, wave, current, members, there, way_back, now):
             return judgement
+        if rollout.failed and any(_is_tried(each, current) for each in members):
+            return Judgement(rollout)
         if rollout.failed:
             # What made it fail is no more.
             rollout = replace(rollout, began_at=None, failed=None)
@@ -162,6 +167,13 @@ def is_done(record: Record | None, current: Current) -> bool:
             return False
 
 
+def _is_tried(record: Record | None, current: Current) -> bool:
+    """Whether somebody is deploying it, which may end as it did before."""
+    if record is None or record.generation != current.generation:
+        return False
+    return record.state is State.DEPLOYING
+
+
 def _failed(
     rollout: Rollout,
     wave: Wave,
@@ -181,10 +193,13 @@ def _failed(
         each for each in mine if each.check and each.check.failed and not each.check.tolerated
     ]
     refused = [each for each in mine if each.refused]
+    until = _its_alarms_count_until(rollout, wave, mine)
     began = [
         each
         for each in alarms
-        if (at := each.rings_since or each.rang_at) and rollout.began_at and at > rollout.began_at
+        if (at := each.rings_since or each.rang_at)
+        and rollout.began_at
+        and rollout.began_at < at <= (until or at)
     ]
     reasons = [each.error or each.address for each in refused + not_served]
     if began:
@@ -222,6 +237,20 @@ def _failed(
             obstacles.append(f"{short(fingerprint)} was not served there either")
     why_not = "; ".join(dict.fromkeys(obstacles)) or "it is the pipeline's first certificate"
     return Judgement(_stopped(rollout, wave, f"{reason}. Not rolled back: {why_not}", now))
+
+
+def _its_alarms_count_until(
+    rollout: Rollout, wave: Wave, members: Sequence[Record]
+) -> datetime | None:
+    """A member may keep a wave from its end for weeks, and what rings then is not about what the
+    others have served all the time: their bake is over, or an hour where that is shorter. None
+    where nobody has the certificate yet."""
+    since = [
+        (each.check.served_at if each.check else None) or each.at for each in members if holds(each)
+    ]
+    if rollout.served_at:
+        since.append(rollout.served_at)
+    return max(since) + max(wave.bake, HOUR) if since else None
 
 
 def _had(record: Record, fingerprint: str) -> bool:

@@ -103,7 +103,7 @@ def gates(
     numbers, names = wave_numbers(targets, waves), [wave.name for wave in waves]
     if current is None:
         return Gates(numbers, names, begun=not waves[0].alarms)
-    if at_once(current, rollout):
+    if at_once(current, rollout) or is_over(rollout, current):
         return Gates(numbers, names, len(names))
     back = current if current.rollback else None
     if rollout is None or rollout.generation != current.generation:
@@ -118,6 +118,13 @@ def gates(
         rollout.failed,
         back,
     )
+
+
+def is_over(rollout: Rollout | None, current: Current) -> bool:
+    """Whether all waves have passed with it, whatever the file says of waves by now."""
+    if rollout is None or rollout.generation != current.generation:
+        return False
+    return rollout.done_at is not None
 
 
 def at_once(current: Current, rollout: Rollout | None) -> bool:

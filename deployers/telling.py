@@ -164,7 +164,7 @@ class Telling:
         self._event(
             TARGET_AT_RISK,
             rollout.pipeline,
-            f"{record.address} still holds {short(late.fingerprint)}, which ends "
+            f"{record.address} still holds {late.what}, which ends "
             f"{late.not_after:%Y-%m-%d %H:%M} UTC, and not {short(rollout.fingerprint)}{more}: "
             f"{_within(record, why)}",
             {

@@ -15,7 +15,7 @@ from certrail.records import Found, Record, Rollout
 from certrail.store import Current, Store, found_key, record_key, rollout_key
 from certrail.target import Link, Target, with_needs
 from deployers.kinds.all import AnyTarget
-from deployers.rollout import Gates, gates
+from deployers.rollout import Gates, gates, is_over
 
 # Records are small objects, many of them: reading them is waiting.
 READERS = 16
@@ -42,12 +42,7 @@ class View:
     @property
     def done(self) -> bool:
         """Whether what is current has come everywhere it was to go."""
-        return (
-            self.current is not None
-            and self.rollout is not None
-            and self.rollout.generation == self.current.generation
-            and self.rollout.done_at is not None
-        )
+        return self.current is not None and is_over(self.rollout, self.current)
 
 
 def look_at(

@@ -1,9 +1,9 @@
 """How long AWS takes until clients get what was changed, and what they get until then.
 
 AWS publishes few figures. CloudFront: a reimport takes up to 24 hours [requirements], a changed
-configuration minutes (a distribution is `InProgress`). API Gateway: about 40 minutes for an
-edge-optimised domain [edge]. Load balancers: "new requests use the renewed certificate" [ALB]. So
-the sandbox serves at once, and a test says how long which service takes.
+configuration minutes (a distribution is `InProgress`). API Gateway: about 40 minutes until an
+edge-optimised domain is ready [edge]. Load balancers: "new requests use the renewed certificate"
+[ALB]. So the sandbox serves at once, and a test says how long which service takes.
 
   requirements  https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cnames-and-https-requirements.html
   edge          https://docs.aws.amazon.com/apigateway/latest/developerguide/how-to-edge-optimized-custom-domain-name.html

@@ -167,7 +167,8 @@ class Acm(Target):
         if held is None or (held.since and context.now - held.since < RETIRE_AFTER):
             return None
         ours = set(self._tagged(context))
-        retired, left = [], []
+        retired: list[str] = []
+        left: dict[str, datetime] = {}
         for arn in [*held.superseded, *sorted(ours - {*held.superseded})]:
             if arn in {held.resource, self.certificate_arn}:
                 continue
@@ -177,11 +178,12 @@ class Acm(Target):
             if arn in ours and self._retire(there, context):
                 retired.append(arn)
             elif there.get("InUseBy") or arn in ours:
-                left.append(arn)
+                left[arn] = there["NotAfter"]
         superseded = tuple(arn for arn in held.superseded if arn in left)
         after = replace(
             held,
             superseded=superseded,
+            superseded_end=min((left[arn] for arn in superseded), default=None),
             # As long as one is there, somebody may still have to move.
             followers=held.followers if superseded else (),
             retired=tuple(retired) or held.retired,
@@ -234,26 +236,28 @@ class Acm(Target):
         else:
             self._tag(client, new)
         log.info("%s takes the place of %s: %s", new, old, "; ".join(before.reasons))
-        return self._succeed(bundle, new, context, old, before.movers)
+        return self._succeed(bundle, new, context, there, before.movers)
 
     def _succeed(
         self,
         bundle: Bundle,
         arn: str,
         context: Context,
-        old: str | None = None,
+        old: CertificateDetailTypeDef | None = None,
         movers: Sequence[Mover] = (),
     ) -> Deployed:
         """`arn` is what everybody is to point to from now on. movers: from `old`."""
-        superseded = [old] if old else []
+        superseded = {old["CertificateArn"]: old["NotAfter"]} if old else {}
         followers = [mover.job for mover in movers]
         known = context.held.superseded if context.held else ()
         for other in dict.fromkeys([*known, *self._tagged(context)]):
-            there = None if other in {arn, old} else _describe(context.aws.acm(self.region), other)
+            if other == arn or other in superseded:
+                continue
+            there = _describe(context.aws.acm(self.region), other)
             if there is None:
                 continue
             # Somebody may have stayed on it, or was to move in a wave that never began.
-            superseded.append(other)
+            superseded[other] = there["NotAfter"]
             users = self._users(_read(there), context)
             followers += [user.job for user in users if user.job and user.job not in followers]
         return Deployed(
@@ -262,6 +266,7 @@ class Acm(Target):
             bundle.facts.not_after,
             since=context.now,
             superseded=tuple(superseded),
+            superseded_end=min(superseded.values(), default=None),
             followers=tuple(followers),
         )
 
@@ -388,6 +393,12 @@ class Acm(Target):
                     where=self.address,
                     next="Ask for a higher quota (Service Quotas, L-3808DC70), or delete unused "
                     "imports",
+                ) from error
+            if error.code == "ValidationException" and "'tags." in error.what:
+                raise TargetRefused(
+                    f"ACM refused the tags ({error.what})",
+                    where=self.address,
+                    next="Correct the target's `tags`",
                 ) from error
             if error.code in {"ValidationException", "InvalidParameterException"}:
                 raise BundleRefused(

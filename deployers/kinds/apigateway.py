@@ -23,12 +23,14 @@ from certrail.keys import API_GATEWAY, KeyType
 from certrail.store import spell
 from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Region, Wrong, asked_for, place
 from deployers.kinds.acm import Acm, is_gone, may_be_unknown, may_look_for_it
+from deployers.preflight import CLOUDFRONT_LAG
 
 UPDATE_DISTRIBUTION = "cloudfront:UpdateDistribution"
 DOMAIN_NAME = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
-# "It takes about 40 minutes" for an edge-optimized one; no figure is given for a regional one.
+# No figure is given. "It takes about 40 minutes" until an edge-optimized one is ready; behind it is
+# a distribution, and CloudFront may serve the old content for a day after a reimport.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/how-to-edge-optimized-custom-domain-name.html
-PROPAGATION = {"regional": timedelta(minutes=30), "edge": timedelta(hours=1)}
+REGIONAL, RELINKED_EDGE = timedelta(minutes=30), timedelta(hours=1)
 
 
 class EndpointType(StrEnum):
@@ -138,7 +140,9 @@ class Apigateway(Link):
         )
 
     def propagation(self, *, relinked: bool) -> timedelta:
-        return PROPAGATION[self.endpoint]
+        if self.endpoint is EndpointType.REGIONAL:
+            return REGIONAL
+        return RELINKED_EDGE if relinked else CLOUDFRONT_LAG
 
     def _endpoints(self, domain: Any) -> tuple[Endpoint, ...]:
         edge = self.endpoint is EndpointType.EDGE
@@ -211,19 +215,20 @@ class Apigateway(Link):
                     "brackets is API Gateway's own",
                     retryable=True,
                 )
-            case "BadRequestException" if UPDATE_DISTRIBUTION in error.what:
-                # The names were compared before, and what is missing is a permission.
-                return TargetRefused(
-                    f"API Gateway cannot change the distribution behind it ({error.what})",
-                    where=self.address,
-                    next=f"Allow {UPDATE_DISTRIBUTION} in the policy of the role that made the "
-                    "call",
-                )
             case "BadRequestException" if is_gone(home, self._home, context.aws):
                 return TargetMissing(
                     f"somebody deleted {arn}, which the domain name is to point to",
                     where=self.address,
                     next="The daily run imports it again, and points the domain name to that",
+                )
+            case "BadRequestException" if UPDATE_DISTRIBUTION in error.what:
+                # One text for all causes. The names were compared before.
+                return TargetRefused(
+                    f"API Gateway cannot change the distribution behind it ({error.what})",
+                    where=self.address,
+                    next=f"Allow {UPDATE_DISTRIBUTION} in the policy of the role that made the "
+                    "call; where it is allowed, CloudFront does not take the certificate, most "
+                    "often because of its CA: `certrail rollback` goes back to the one before",
                 )
             case "BadRequestException":
                 return BundleRefused(

@@ -20,6 +20,7 @@ from certrail.grants import Grant, Scope
 from certrail.keys import CLOUDFRONT, KeyType
 from certrail.target import LEFT, Context, Deployed, Endpoint, Link, Wrong, asked_for
 from deployers.kinds.acm import Acm, is_gone, may_be_unknown, may_look_for_it
+from deployers.preflight import CLOUDFRONT_LAG
 
 if TYPE_CHECKING:
     from types_boto3_cloudfront.type_defs import GetDistributionResultTypeDef
@@ -78,7 +79,7 @@ class Cloudfront(Link):
     def propagation(self, *, relinked: bool) -> timedelta:
         # A reimport: "at least 24 hours before" its end (the page above). For an update AWS has no
         # figure; it is minutes as a rule.
-        return timedelta(hours=1 if relinked else 24)
+        return timedelta(hours=1) if relinked else CLOUDFRONT_LAG
 
     def observe(self, context: Context) -> Deployed | None:
         there = self._read(context)["Distribution"]

@@ -176,6 +176,16 @@ def test_only_the_key_of_two_generations_back_is_superseded(store: Store, aws: A
     assert tags == [superseded, superseded, [], []]
 
 
+def test_a_certificate_is_published_whatever_the_rollout_says(store: Store, aws: Aws) -> None:
+    made = [bundle() for _ in range(3)]
+    for one in made[:2]:
+        publish(store, one)
+    aws.s3().put_object(Bucket=BUCKET, Key=rollout_key("shop"), Body=b"{")
+    publish(store, made[2])
+    # What is needed cannot be told, so all keys stay.
+    assert [tags(aws, one) for one in made] == [[], [], []]
+
+
 def test_the_key_of_the_last_one_that_had_passed_all_waves_stays(store: Store, aws: Aws) -> None:
     proven, *hasty = [bundle() for _ in range(4)]
     publish(store, proven)

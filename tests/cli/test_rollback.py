@@ -15,6 +15,7 @@ from certrail.bundle import short
 from certrail.records import Rollout, State
 from certrail.store import KEPT_TAG, SUPERSEDED_TAG, Current, Revoked, Store, rollout_key
 from sandbox import Sandbox, resources
+from sandbox.calls import Call
 from tests.cli.conftest import BUCKET, Certrail
 
 SECRET = "tls/fleet/bundle"
@@ -132,6 +133,26 @@ def test_a_key_that_is_about_to_be_removed_is_kept(
         [SUPERSEDED_TAG],
         [SUPERSEDED_TAG],
     ]
+
+
+def test_a_key_that_is_tagged_meanwhile_is_kept(
+    certrail: Certrail, sandbox: Sandbox, generations: list[Current]
+) -> None:
+    """A publication tags keys between two looks at the pointer."""
+    first = generations[0]
+    key = f"certificates/fleet/{first.fingerprint}/privkey.pem"
+
+    def meanwhile(call: Call) -> None:
+        if call.action == "s3:PutObject" and call.params and "current.json" in call.params["Key"]:
+            sandbox.server.before.remove(meanwhile)
+            s3 = sandbox.session().client("s3", endpoint_url=sandbox.endpoint)
+            s3.put_object_tagging(Bucket=BUCKET, Key=key, Tagging={"TagSet": [SUPERSEDED_TAG]})
+
+    sandbox.server.before.append(meanwhile)
+    result = certrail("rollback", "fleet", "--to", first.fingerprint[:12], "--yes", "--why", "x")
+    assert result.code == 0, result.err
+    assert meanwhile not in sandbox.server.before
+    assert tags(first) == [KEPT_TAG]
 
 
 def test_nothing_is_done_without_a_yes(

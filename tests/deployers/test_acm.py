@@ -358,6 +358,18 @@ def test_throttling_passes(cloud: Cloud, quick: None) -> None:
     assert step.action is Action.RETRY
 
 
+def test_tags_that_acm_refuses_are_not_the_bundles_fault(cloud: Cloud) -> None:
+    cloud.publish()
+    text = (
+        "1 validation error detected: Value '*.example.com' at 'tags.1.member.value' failed to "
+        "satisfy constraint: Member must satisfy regular expression pattern: […]"
+    )
+    cloud.refuse("ImportCertificate", "ValidationException", text)
+    with pytest.raises(TargetRefused, match="refused the tags"):
+        cloud.deploy(TARGET)
+    assert not cloud.recorded(TARGET).refused
+
+
 # The file
 
 
@@ -371,6 +383,10 @@ def test_throttling_passes(cloud: Cloud, quick: None) -> None:
         ),
         ({"tags": {"certrail:owner": "me"}}, "reserved"),
         ({"tags": {str(number): "" for number in range(41)}}, "40 at most"),
+        # Else ACM would refuse the import, at each renewal that makes one.
+        ({"tags": {"site": "*.example.com"}}, r"the tag `site` has \*"),
+        ({"tags": {"site": "x" * 257}}, "too long"),
+        ({"tags": {"": "x"}}, "has no name"),
         ({"colour": "red"}, "colour"),
     ],
 )

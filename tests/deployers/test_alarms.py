@@ -76,6 +76,13 @@ def test_one_call_for_many(cloud: Cloud) -> None:
     assert alarms.read([], {}, cloud.aws, None) == {}
 
 
+def test_another_accounts_alarm_is_not_looked_for_among_our_own(cloud: Cloud) -> None:
+    put(cloud, "errors", "OK")
+    arn = f"arn:aws:cloudwatch:{REGION}:222222222222:alarm:errors"
+    unknown = alarms.read([arn], {}, cloud.aws, None)[arn].unknown
+    assert unknown == f"{arn} is in an account that `accounts` does not have"
+
+
 def test_by_its_arn_in_our_own_account(cloud: Cloud) -> None:
     arn = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:errors: of the shop"
     put(cloud, "errors: of the shop", "ALARM")

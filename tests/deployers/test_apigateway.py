@@ -87,6 +87,8 @@ def test_where_clients_find_it(cloud: Cloud) -> None:
     assert check
     assert check.until == NOW + timedelta(minutes=30)
     assert EDGE.propagation(relinked=True) == timedelta(hours=1)
+    # Behind it is a distribution.
+    assert EDGE.propagation(relinked=False) == timedelta(hours=24)
 
 
 def test_while_it_is_being_updated_it_is_tried_again(cloud: Cloud) -> None:
@@ -118,7 +120,12 @@ def test_while_it_is_being_updated_it_is_tried_again(cloud: Cloud) -> None:
     ("text", "late"),
     [
         ("The certificate has no valid chain.", BundleRefused),
-        ("Ensure that this user may call cloudfront:UpdateDistribution.", TargetRefused),
+        (
+            "Unable to associate certificate with CloudFront. Please ensure the certificate domain "
+            "name matches the requested domain name, and that this user has permission to call "
+            "cloudfront:UpdateDistribution on '*' resources.",
+            TargetRefused,
+        ),
     ],
 )
 def test_what_api_gateway_does_not_accept_an_hour_after_the_import_is_the_bundles_fault(

@@ -390,6 +390,26 @@ def test_an_alarm_that_begins_to_ring_rolls_back(target: Record) -> None:
     assert "the alarm errors rings since" in judgement.back.why
 
 
+def test_what_rings_long_after_all_have_it_is_not_about_it() -> None:
+    """A distribution that is gone keeps the wave from its end, for weeks."""
+    gone = record("listener/b", State.FAILED, check=None, error="it is gone", held=None)
+    one_wave = (Wave("all", timedelta(hours=2), ("errors",)),)
+    there = replace(served("listener/a"), before=BEFORE.fingerprint)
+    for rang, goes_back in [(NOW + 2 * HOUR, True), (NOW + 3 * HOUR, False)]:
+        judgement = judged(
+            BEGUN,
+            CURRENT,
+            one_wave,
+            dict.fromkeys(NUMBERS, 0),
+            {"listener/a": there, "listener/b": gone},
+            {"errors": Alarm("errors", rang)},
+            lambda _: WayBack(BEFORE),
+            rang + MINUTE,
+        )
+        assert (judgement.back is not None) is goes_back
+        assert judgement.rollout.done_at is None
+
+
 def test_during_the_bake_alarms_are_looked_at_every_few_minutes() -> None:
     quiet = {"errors": Alarm("errors")}
     bakes = judge(BEGUN, served("listener/a"), waves=ALARMED, alarms=quiet).rollout
@@ -527,6 +547,22 @@ def test_where_the_bundle_before_was_never_well_the_last_proven_one_is_gone_back
         assert judgement.back
         assert judgement.back.to == BEFORE
     assert asked == [f"{5:064x}", BEFORE.fingerprint] * 2
+
+
+def test_what_somebody_left_is_no_more_what_is_gone_back_to() -> None:
+    """Generation 2 had passed all waves; he went back to the one before, and 4 was published."""
+    left = Rollout("shop", 2, CURRENT.fingerprint, NOW, NOW, done_at=NOW)
+    back = judge(left, *map(old, NUMBERS), current=BACK, waves=ALARMED, alarms=RINGS).rollout
+    assert (back.generation, back.proven) == (3, None)
+
+
+def test_a_stop_stays_while_it_is_tried_again() -> None:
+    refused = record("listener/a", State.FAILED, check=None, error="its chain", refused=True)
+    stopped = judge(BEGUN, refused, way_back=WayBack(None, "it is the first")).rollout
+    assert stopped.failed
+    again = replace(refused, state=State.DEPLOYING, refused=False)
+    assert judge(stopped, again) == Judgement(stopped)
+    assert judge(stopped, record("listener/a")).rollout.failed is None
 
 
 def test_a_newer_rollout_is_left_to_who_sees_its_certificate() -> None:

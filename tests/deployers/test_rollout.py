@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certrail.keys import KeyType
-from certrail.records import Check, Record, State
+from certrail.records import Check, Record, Rollout, State
 from certrail.store import Current, Issued
 from certrail.target import Deployed, Target, with_needs
+from certrail.waves import Wave
 from deployers.deploy import LEASE
 from deployers.kinds.acm import Acm
 from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.listener import Listener
 from deployers.kinds.secretsmanager import Secretsmanager
-from deployers.rollout import HOLDS, Action, Gates, Step, plan
+from deployers.rollout import HOLDS, Action, Gates, Step, gates, plan
 from tests.certrail.bundles import NOW, make_bundle
 from tests.deployers.contract.worlds import ALB
 
@@ -194,6 +195,15 @@ def test_a_gate_keeps_a_new_bundle_back_and_nothing_else(
     # What has the bundle is looked after whatever the gate says.
     steps = plan([CANARY, SECRET], current(1), old, NOW, gates=gates, reconcile=True)
     assert {step.action for step in steps} == {Action.CHECK}
+
+
+def test_when_all_have_it_the_file_may_name_other_waves() -> None:
+    """A target that comes later waits for nobody."""
+    over = Rollout("shop", 2, f"{2:064x}", NOW, NOW, passed=1, done_at=NOW)
+    waves = (Wave("canary", alarms=("errors",)), Wave("rest"))
+    open_gates = gates(waves, [CANARY, SECRET], current(2), over)
+    steps = plan([CANARY, SECRET], current(2), records(record(CANARY, 2)), NOW, gates=open_gates)
+    assert [step.action for step in steps] == [Action.NONE, Action.CREATE]
 
 
 def test_what_is_not_served_holds_the_bundle_all_the_same() -> None:

@@ -33,6 +33,7 @@ from certrail.target import (
 )
 from deployers import router
 from deployers.deploy import LEASE, Outcome, Result, deploy_target, preflight_target
+from deployers.held import behind
 from deployers.kinds.acm import RETIRE_AFTER, Acm
 from deployers.kinds.all import AnyTarget
 from deployers.kinds.apigateway import Apigateway
@@ -344,6 +345,31 @@ def test_who_cannot_follow_says_why_and_is_served_as_before(cloud: Cloud) -> Non
     held = cloud.recorded(US).held
     assert held
     assert (held.superseded, held.followers) == ((old,), (as_job(target),))
+
+
+def test_what_a_follower_stays_with_is_watched_to_its_end(cloud: Cloud) -> None:
+    """It was never deployed, so its own record does not know what it holds."""
+    both = [*DOMAINS, "api.example.net"]
+    resources.distribution("E1", both, session=cloud.session, endpoint=cloud.endpoint)
+    old = cloud.publish(both)
+    cloud.deploy(US)
+    point(cloud, "E1", resource(cloud, US))
+    new = cloud.publish()
+    cloud.deploy(US)
+    (target,) = follow(cloud, US).values()
+    with pytest.raises(NotCovered):
+        cloud.deploy(target)
+    records = {each.address: cloud.recorded(each) for each in (US, target)}
+    late = behind(new, records)
+    assert late
+    assert (late.record.address, late.not_after) == (target.address, old.facts.not_after)
+    assert late.what == "an import that was replaced"
+    # Its owner gives it another one, and the daily run deletes the import.
+    point(cloud, "E1", resources.imported_certificate(both))
+    cloud.deploy(US, now=LATER)
+    cloud.deploy(target, now=LATER)
+    records = {each.address: cloud.recorded(each) for each in (US, target)}
+    assert behind(new, records) is None
 
 
 def test_a_key_that_a_follower_cannot_serve_is_refused_before_any_call(cloud: Cloud) -> None:

@@ -974,6 +974,30 @@ def test_a_repair_that_failed_is_tried_again_before_its_wave(cloud: Cloud, world
     assert (record.generation, record.fingerprint) == (1, first.fingerprint)
 
 
+def test_who_waits_is_kept_also_where_its_import_was_replaced(cloud: Cloud, way: Network) -> None:
+    world = World(cloud, way, f"    rotation: replace\n{WAVES}", rest=NEIGHBOUR)
+    first = cloud.publish()
+    world.run(HOUR)
+    arn = world.held(REST_ADDRESS)
+    cloud.publish()
+    world.settle()
+    assert world.held(CANARY_IMPORT) != arn
+    elb = cloud.client("elbv2")
+    theirs = resources.imported_certificate(["other.example.net"], region="eu-central-1")
+    elb.modify_listener(ListenerArn=NEIGHBOUR, Certificates=[{"CertificateArn": theirs}])
+    elb.remove_listener_certificates(ListenerArn=NEIGHBOUR, Certificates=[{"CertificateArn": arn}])
+    assert world.keep() == {REST_ADDRESS: f"{theirs} was in its place"}
+    certificates = elb.describe_listener_certificates(ListenerArn=NEIGHBOUR)["Certificates"]
+    assert [each["CertificateArn"] for each in certificates] == [arn, arn]
+    assert world.record(REST_ADDRESS).fingerprint == first.fingerprint
+    mark = cloud.server.calls.mark()
+    assert world.keep() == {}
+    assert [each.action for each in cloud.server.calls.writes(since=mark)] == []
+    world.run(HOUR)
+    assert world.held(REST_ADDRESS) == world.held(CANARY_IMPORT)
+    assert set(world.states().values()) == {State.SERVED}
+
+
 def test_an_import_deleted_before_its_wave_is_made_again(cloud: Cloud, world: World) -> None:
     first = cloud.publish()
     world.run(HOUR)
