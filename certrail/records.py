@@ -30,7 +30,8 @@ class Check:
     shadowed: whether all that is shown instead is what clients believe, and none of certrail's.
     failed: whether that is the last word: the target is not served.
     served_at: when all of it was served first.
-    nodes: what each of the target's machines said, by id; empty where it has none.
+    nodes: what each of the target's machines said, by id; empty where it has none. came: when one
+    was seen first that was not there before, for an hour.
     tolerated: whether so few of them failed that it is their fault and not the certificate's.
     """
 
@@ -43,6 +44,7 @@ class Check:
     failed: bool = False
     served_at: datetime | None = None
     nodes: Mapping[str, str] = field(default_factory=dict)
+    came: Mapping[str, datetime] = field(default_factory=dict)
     tolerated: bool = False
 
 

@@ -132,15 +132,13 @@ class Node:
 
     id: AWS's name for it, `i-0abc…`. online: whether it can be told anything now. fingerprint: of
     the certificate that it has in place, empty where it said nothing yet. error: why it does not
-    serve what the target is to hold, empty where it said nothing of that. since: when it first
-    came, where that is known.
+    serve what the target is to hold, empty where it said nothing of that.
     """
 
     id: str
     online: bool
     fingerprint: str = ""
     error: str = ""
-    since: datetime | None = None
 
 
 @dataclass(frozen=True)

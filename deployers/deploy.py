@@ -23,6 +23,7 @@ from certrail.records import Check, Record, State
 from certrail.store import Current, Store, record_key
 from certrail.target import LEFT, Context, Deployed, Link, Node, Preflight, Rotation, Target
 from deployers.job import Role
+from deployers.looks import SILENT
 from deployers.rollout import held_by_needs, holds, in_progress, is_broken, settled, waits_for
 
 log = logging.getLogger(__name__)
@@ -303,7 +304,14 @@ def _check(
     # What somebody had pointed elsewhere is pointed back. What was never deployed may have pointed
     # here already, at an import that was adopted.
     relinked = repaired or (before is not None and dict(before.needs) != dict(bound))
-    return Check(until=now + target.propagation(relinked=relinked), next=now)
+    machines = before.check if before else None
+    return Check(
+        until=now + target.propagation(relinked=relinked),
+        next=now,
+        # So that it is known which ones are new.
+        nodes=dict.fromkeys(machines.nodes, SILENT) if machines else {},
+        came=machines.came if machines else {},
+    )
 
 
 def _compared(

@@ -165,11 +165,14 @@ def settle(
     found: Mapping[str, Found],
     looks: Mapping[Which, Look],
     now: datetime,
+    *,
+    nothing_new: bool = False,
 ) -> dict[str, list[Followed]]:
     """What is followed of what was seen, by pipeline, in the order of its selections.
 
     pipelines: all of the file. found: before, by pipeline. looks: of a selection without one, all
-    stays as it is.
+    stays as it is. nothing_new: where nobody knows what some pipeline found before, what is free
+    may be its.
     """
     before = {
         (pipeline.name, selection.key): _before(pipeline, selection, found.get(pipeline.name))
@@ -184,7 +187,7 @@ def settle(
                 if _stays(target, selection, looks.get(which)):
                     holders.hold(pipeline, target)
     return {
-        pipeline.name: _follow(pipeline, before, looks, holders, now)
+        pipeline.name: _follow(pipeline, before, looks, holders, now, nothing_new=nothing_new)
         for pipeline in pipelines
         if pipeline.selections
     }
@@ -198,7 +201,8 @@ class Holders:
         self._named: dict[str, dict[str, Pipeline[Any]]] = defaultdict(dict)
         self._found: dict[str, dict[str, Pipeline[Any]]] = defaultdict(dict)
         for pipeline in pipelines:
-            for target in pipeline.targets:
+            # A fleet's secret is written for it, whether the file names it or not.
+            for target in with_needs(pipeline.targets).values():
                 self._named[target.address][pipeline.name] = pipeline
                 if target.claim is not None:
                     self._claims[target.claim] = pipeline.name
@@ -273,13 +277,22 @@ def _follow(
     looks: Mapping[Which, Look],
     holders: Holders,
     now: datetime,
+    *,
+    nothing_new: bool,
 ) -> list[Followed]:
-    taken = {target.address for target in pipeline.targets}
+    taken = set(with_needs(pipeline.targets))
     done: list[Followed] = []
     for selection in pipeline.selections:
         which = (pipeline.name, selection.key)
         followed = _follow_one(
-            pipeline, selection, before[which], looks.get(which), holders, taken, now
+            pipeline,
+            selection,
+            before[which],
+            looks.get(which),
+            holders,
+            taken,
+            now,
+            nothing_new=nothing_new,
         )
         for target in followed.targets:
             holders.hold(pipeline, target)
@@ -296,6 +309,8 @@ def _follow_one(
     holders: Holders,
     taken: Iterable[str],
     now: datetime,
+    *,
+    nothing_new: bool,
 ) -> Followed:
     """taken: what the pipeline has already, by address."""
     left: dict[str, str] = {} if seen is None else dict(seen.passed)
@@ -317,7 +332,9 @@ def _follow_one(
         if target is None or address in taken:
             continue
         new = address not in old
-        if candidate.because and (other := holders.who_covers(pipeline, candidate, new=new)):
+        if new and nothing_new:
+            left[address] = "may belong to a pipeline of which nobody can read what it found"
+        elif candidate.because and (other := holders.who_covers(pipeline, candidate, new=new)):
             left[address] = f"is covered by pipeline `{other}`"
         elif (holder := holders.holder(pipeline, target)) is None:
             targets[address] = target

@@ -18,7 +18,7 @@ from typing import Any
 from certrail import log
 from certrail.aws import Aws
 from certrail.bundle import covers
-from certrail.errors import CertrailError, NothingPushed, Superseded, raise_together
+from certrail.errors import CertrailError, NothingPushed, raise_together
 from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Found, Selected
 from certrail.store import CONFIG_KEY, Store, Versioned, found_key
@@ -27,10 +27,13 @@ from deployers.find import Followed, look_everywhere, settle
 from deployers.inventory import Inventory
 from deployers.kinds.all import AnyTarget
 from deployers.telling import Telling
+from deployers.view import TARGET
 
 logger = logging.getLogger(__name__)
 
 METRIC = "SelectionsFailed"
+# Of what the finder does not even look for any more.
+REMOVED = ("a selection", "was found by one that the file does not have any more")
 FOUND = "found/"
 
 
@@ -48,6 +51,10 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
         return {}
     file = load(text, CONFIG_KEY, Pipelines[AnyTarget])
     findings = find(store, Inventory(aws, file.accounts), file, now)
+    if store.pipelines_text() != text:
+        # That was an event, too, and its run knows better what is meant.
+        logger.info("the file was pushed while this run looked: what it saw is not kept")
+        return {}
     by = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "finder")
     tell = partial(tell_lost, Telling(aws, store.bucket, now, by), file, findings)
     failures = {**findings.failures, **keep(store, findings, now, tell)}
@@ -96,19 +103,19 @@ def find(
     Raises AwsError where the bucket cannot be read.
     """
     before: dict[str, Versioned[Found]] = {}
-    failures: dict[str, CertrailError] = {}
+    unreadable: dict[str, CertrailError] = {}
     there = set(store.keys(FOUND))
     for pipeline in file.pipelines:
         if found_key(pipeline.name) in there:
             try:
                 seen = store.read(found_key(pipeline.name), Found)
             except CertrailError as error:
-                failures[pipeline.name] = error
+                unreadable[pipeline.name] = error
             else:
                 before |= {pipeline.name: seen} if seen else {}
     known = [
         # What it names itself counts all the same.
-        replace(pipeline, selections=()) if pipeline.name in failures else pipeline
+        replace(pipeline, selections=()) if pipeline.name in unreadable else pipeline
         for pipeline in file.pipelines
     ]
     wanted = [
@@ -117,6 +124,7 @@ def find(
         if pipeline.selections and (chosen is None or pipeline.name in chosen)
     ]
     names: dict[str, Sequence[str]] = {}
+    failures = dict(unreadable)
     for pipeline in list(wanted):
         try:
             names[pipeline.name] = _names(store, pipeline)
@@ -124,7 +132,8 @@ def find(
             failures[pipeline.name] = error
             wanted.remove(pipeline)
     looks = look_everywhere(wanted, inventory, names)
-    followed = settle(known, {name: seen.value for name, seen in before.items()}, looks, now)
+    values = {name: seen.value for name, seen in before.items()}
+    followed = settle(known, values, looks, now, nothing_new=bool(unreadable))
     return Findings(
         {pipeline.name: followed[pipeline.name] for pipeline in wanted},
         {name: seen for name, seen in before.items() if chosen is None or name in chosen},
@@ -154,7 +163,8 @@ def keep(
     now: datetime,
     tell: Callable[[str], None] = tell_nobody,
 ) -> dict[str, CertrailError]:
-    """Write down what changed. Returns why something could not be written, by pipeline.
+    """Write down what changed. Returns why something could not be written, by pipeline: also where
+    another run wrote meanwhile, which may have looked for what an earlier file means.
 
     tell: called with the name of each pipeline of which this run wrote what its selections find.
     """
@@ -168,9 +178,6 @@ def keep(
             continue
         try:
             store.write(found_key(name), now_found, Found, seen.etag if seen else None)
-        except Superseded as error:
-            # Another run looked at the same time, and saw what this one saw.
-            logger.info("%s", error, extra={"pipeline": name})
         except CertrailError as error:
             failures[name] = error
         else:
@@ -203,10 +210,18 @@ def tell_lost(
         for each in several
         for target in each.targets
     }
-    for each in findings.followed.get(pipeline, ()):
-        for address, why in each.gone.items():
-            if address not in named | found:
-                telling.lost(pipeline, address, each.selection, why)
+    gone = {
+        address: (str(each.selection), why)
+        for each in findings.followed.get(pipeline, ())
+        for address, why in each.gone.items()
+    }
+    before = findings.before.get(pipeline)
+    for selected in before.value.selections if before else ():
+        for job in selected.targets:
+            target = TARGET.validate_python(job)
+            if target.address not in named | found:
+                selection, why = gone.get(target.address, REMOVED)
+                telling.lost(pipeline, target, selection, why)
 
 
 def log_news(findings: Findings) -> None:

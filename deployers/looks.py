@@ -55,6 +55,7 @@ NOT_THERE = (
     "set `verify: false` for a fleet that may be empty"
 )
 NOT_ASKED = "Let the watcher ask them: docs/targets/fleet.md has the policy"
+SILENT = "said nothing of it yet"
 NOT_SHOWN = "Look at what else serves these names there; a certificate that fits better wins"
 
 
@@ -140,12 +141,10 @@ def asked(record: Record, nodes: Sequence[Node], tolerated: int, now: datetime) 
     rest = [each for each in nodes if each not in serve]
     away = [each for each in rest if not each.online]
     here = [each for each in rest if each.online]
-    # Where machines come and go, there is nearly always one that has not got to it yet.
-    young = [
-        each
-        for each in here
-        if each.since and each.since > now - GRACE and not each.fingerprint and not each.error
-    ]
+    # Where machines come and go, there is nearly always one that has not got to it yet, or where
+    # what is to serve it is not even installed. It tries again twice within the hour.
+    came = _came(check, nodes, now)
+    young = [each for each in here if each.id in came]
     late = [each for each in here if each not in young]
     failed = [each for each in late if each.error]
     silent = [each for each in late if not each.error]
@@ -155,6 +154,7 @@ def asked(record: Record, nodes: Sequence[Node], tolerated: int, now: datetime) 
         saw=_said_by(len(nodes), failed, silent, away),
         reached=bool(serve or late),
         nodes={each.id: _outcome(each, record) for each in nodes},
+        came=came,
         tolerated=0 < len(late) <= tolerated,
     )
     return _after(
@@ -239,7 +239,7 @@ def _said_by(
     if more := failed[TOLD:]:
         said.append(f"{_ids(more)} failed, too")
     if silent:
-        said.append(f"{_ids(silent)} said nothing of it yet")
+        said.append(f"{_ids(silent)} {SILENT}")
     if away:
         said.append(f"offline: {_ids(away)}")
     return "; ".join(said)
@@ -254,10 +254,23 @@ def _serves(node: Node, record: Record) -> bool:
     return node.fingerprint == record.fingerprint and not node.error
 
 
+def _came(check: Check, nodes: Sequence[Node], now: datetime) -> dict[str, datetime]:
+    """When each was seen first of those that came within the hour. What was there at the first look
+    is nothing new."""
+    if not check.nodes and not check.looks:
+        return {}
+    first = {
+        each.id: check.came.get(each.id, now)
+        for each in nodes
+        if each.id in check.came or each.id not in check.nodes
+    }
+    return {id: since for id, since in first.items() if since > now - HOUR}
+
+
 def _outcome(node: Node, record: Record) -> str:
     if _serves(node, record):
         return "serves it"
     had = f"; has {short(node.fingerprint)}" if node.fingerprint else ""
     if not node.online:
         return f"offline{had}"
-    return (f"failed: {node.error}" if node.error else "said nothing of it yet") + had
+    return (f"failed: {node.error}" if node.error else SILENT) + had

@@ -15,19 +15,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from certrail.aws import Aws
 from certrail.bundle import short
 from certrail.records import Record, Rollout, State
 from certrail.store import Rollback
+from certrail.target import Target
 from certrail.telling import put_event, put_metrics
 from deployers.deploy import Attempt
 from deployers.held import Behind
 from deployers.reached import Reached
-
-if TYPE_CHECKING:
-    from certrail.pipelines.selection import Selection
 
 TARGET_FAILED = "Target Failed"
 TARGET_RECOVERED = "Target Recovered"
@@ -110,24 +108,24 @@ class Telling:
 
     # What is a target no more
 
-    def lost(self, pipeline: str, address: str, selection: Selection, why: str) -> None:
+    def lost(self, pipeline: str, target: Target, selection: str, why: str) -> None:
         """A selection does not find what it found before. why: half a sentence about it."""
         self._event(
             TARGET_LOST,
             pipeline,
-            f"{address} is no target any more: it {why}. Nothing there is touched, so its "
+            f"{target.address} is no target any more: it {why}. Nothing there is touched, so its "
             "certificate is not renewed and expires there. To have it renewed, name it in "
             f"pipelines.yaml, or let it be found again by {selection}",
             {
-                "target": address,
-                "kind": selection.type,
+                "target": target.address,
+                "kind": target.type,
                 # Who looks for targets does not read what they hold.
                 "generation": None,
                 "from": None,
                 "to": None,
                 "by": self.by,
                 "at": self.now.isoformat(),
-                "selection": str(selection),
+                "selection": selection,
                 "reason": why,
             },
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import socket
 import ssl
 import time
@@ -197,8 +198,13 @@ def look(
             for address in addresses
             for name in endpoint.server_names
         ]
-        # The first name everywhere, then the second: by then it is known what cannot be reached.
-        asked.sort(key=lambda one: one[0].server_names.index(one[2]))
+        # The first name everywhere: then it is known what cannot be reached. The rest one endpoint
+        # after the other, in any order: where there is not the time for all, some are done with,
+        # and others the next time.
+        turns = dict(zip(every, random.sample(range(len(every)), len(every)), strict=True))
+        asked.sort(
+            key=lambda one: 0 if one[2] == one[0].server_names[0] else 1 + turns[one[0]],
+        )
         shown = list(zip(asked, pool.map(seen, asked), strict=True))
     return {
         endpoint: (there,)
@@ -261,15 +267,20 @@ def _handshake(
             except ssl.SSLCertVerificationError as error:
                 distrust = error.verify_message.rstrip(". ") or "verification failed"
                 leaf = _leaf(tls)
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 # Up to TLS 1.2, a server that wants a certificate of the client's hangs up after it
-                # has shown its own, which was believed.
+                # has shown its own, which was believed. What the client minds is another matter: a
+                # signature, say, that the certificate's key did not make.
                 leaf = _leaf(tls)
-                if not leaf:
+                if not (leaf and _server_hung_up(error)):
                     raise
     if not leaf:
         raise ssl.SSLError(f"no certificate was shown ({distrust})")
     return hashlib.sha256(leaf).hexdigest(), distrust
+
+
+def _server_hung_up(error: ssl.SSLError) -> bool:
+    return isinstance(error, ssl.SSLEOFError) or "ALERT" in (error.reason or "")
 
 
 def _leaf(tls: ssl.SSLSocket) -> bytes | None:

@@ -19,7 +19,6 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
 from typing import Any
@@ -48,7 +47,6 @@ class Instance:
     environment: Mapping[str, str]
     online: bool = True
     slow: float = 0.0
-    registered: datetime = field(default_factory=lambda: datetime.now(UTC))
     runs: list[Run] = field(default_factory=list)
     _turn: Lock = field(default_factory=Lock)
     _stopping: Event = field(default_factory=Event)

@@ -496,7 +496,7 @@ def _claims(source: Source, placed: list[Placed[Target]]) -> Iterator[Fault]:
     addresses: dict[tuple[Path, KeyType, str], Path] = {}
     claims: dict[str, Placed[Target]] = {}
     for place in placed:
-        address, claim = place.target.address, place.target.claim
+        address = place.target.address
         seen = addresses.setdefault((place.pipeline, place.key_type, address), place.path)
         if seen != place.path:
             yield source.fault(
@@ -505,14 +505,16 @@ def _claims(source: Source, placed: list[Placed[Target]]) -> Iterator[Fault]:
                 "remove one of the two",
             )
             continue
-        holder = claims.setdefault(claim, place) if claim is not None else place
-        if (holder.pipeline, holder.key_type) != (place.pipeline, place.key_type):
-            name, line = holder.entry.get("name"), source.lines[holder.path]
-            yield source.fault(
-                place.path,
-                f"`{claim}` belongs to pipeline `{name}`, on line {line}",
-                "two certificates cannot be in the same place: choose one",
-            )
+        # A fleet writes its secret, whether the file names that or not.
+        for claim in (each.claim for each in place.needs.values() if each.claim is not None):
+            holder = claims.setdefault(claim, place)
+            if (holder.pipeline, holder.key_type) != (place.pipeline, place.key_type):
+                name, line = holder.entry.get("name"), source.lines[holder.path]
+                yield source.fault(
+                    place.path,
+                    f"`{claim}` belongs to pipeline `{name}`, on line {line}",
+                    "two certificates cannot be in the same place: choose one",
+                )
 
 
 def _hidden(source: Source, placed: list[Placed[Target]]) -> Iterator[Fault]:

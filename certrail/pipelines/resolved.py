@@ -27,7 +27,7 @@ from certrail.pipelines.model import (
 from certrail.pipelines.selection import Selection
 from certrail.pipelines.waves import WaveEntry
 from certrail.pipelines.zones import LexiconZone, Rfc2136Zone, Route53Zone
-from certrail.target import Rotation, Wrong
+from certrail.target import Rotation, Target, Wrong, with_needs
 from certrail.waves import ONE_WAVE, Wave
 
 
@@ -103,8 +103,12 @@ def resolve(file: PipelinesFile[T]) -> Pipelines[T]:
     claims = {
         claim: pipeline.name
         for pipeline in pipelines
-        for target in pipeline.targets
-        if (claim := getattr(target, "claim", None))
+        # The issuer does not know the kinds. A fleet writes its secret, whether the file names that
+        # or not.
+        for target in with_needs(
+            each for each in pipeline.targets if isinstance(each, Target)
+        ).values()
+        if (claim := target.claim)
     }
     return Pipelines(
         issuers=issuers,

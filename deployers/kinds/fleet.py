@@ -271,7 +271,7 @@ class Fleet(Link):
             each["InstanceId"]: each
             for page in pages
             for each in page["InstanceInformationList"]
-            if each["PlatformType"] == "Linux"
+            if each.get("PlatformType") == "Linux"
         }
         names = sorted(there)
         said: dict[str, Mapping[str, str]] = {}
@@ -281,10 +281,9 @@ class Fleet(Link):
         return [
             Node(
                 name,
-                there[name]["PingStatus"] == "Online",
+                there[name].get("PingStatus") == "Online",
                 fingerprint=said.get(name, {}).get("Fingerprint", ""),
                 error=_error(said.get(name, {}), wanted),
-                since=there[name].get("RegistrationDate"),
             )
             for name in names
         ]
@@ -399,6 +398,13 @@ class Fleet(Link):
                 f"State Manager does not take the association ({error.what})",
                 where=self.address,
                 next="Update the stack: its document is older than this certrail",
+            )
+        if error.code == "TooManyUpdates":
+            return TargetRefused(
+                f"State Manager is still busy with another change ({error.what})",
+                where=self.address,
+                next="It is tried again by itself",
+                retryable=True,
             )
         if error.code == "AssociationVersionLimitExceeded":
             return TargetRefused(

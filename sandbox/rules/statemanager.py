@@ -206,7 +206,6 @@ def answer_describe_instance_information(self: SimpleSystemManagerResponse) -> A
                     "InstanceId": each.id,
                     "PingStatus": "Online" if each.online else "ConnectionLost",
                     "PlatformType": "Linux",
-                    "RegistrationDate": each.registered.timestamp(),
                     "ResourceType": "EC2Instance",
                 }
                 for each in page

@@ -27,9 +27,11 @@ from deployers.find import (
     settle,
 )
 from deployers.kinds.cloudfront import Cloudfront
+from deployers.kinds.fleet import Fleet
 from deployers.kinds.listener import Listener
 from deployers.selections.cloudfront import CloudfrontSelection
 from deployers.selections.listener import ListenerSelection
+from deployers.selections.secretsmanager import SecretsmanagerSelection
 from deployers.view import with_found
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -428,6 +430,30 @@ class TestWhoGetsIt:
         first, second = pipeline("shop", self.COVERS), pipeline("all", self.COVERS)
         found = records(self.follow(second))
         assert self.targets(self.follow(first, second, found=found)) == {"shop": [], "all": [True]}
+
+    def test_where_nobody_knows_who_has_it_nobody_gets_it(self) -> None:
+        """What the first one found before cannot be read."""
+        blind, second = pipeline("shop"), pipeline("all", self.COVERS)
+        file = (blind, second)
+        before = settle(file, {}, self.WEB.looks(file), NOW, nothing_new=True)
+        assert self.targets(before) == {"all": []}
+        (left,) = before["all"][0].left.values()
+        assert left == "may belong to a pipeline of which nobody can read what it found"
+        has_it = records(self.follow(*file))
+        followed = settle(file, has_it, self.WEB.looks(file), NOW, nothing_new=True)
+        assert self.targets(followed) == {"all": [True]}
+
+    def test_the_secret_of_a_fleet_is_not_found(self) -> None:
+        """In another shape its instances could not read it."""
+        fleet = Fleet(name="web", region=REGION, instances={"a": "b"}, secret="tls/shop")
+        finds = SecretsmanagerSelection(select="[*]", regions=(REGION,), shape="{crt: fullchain}")
+        secret = Item("tls/shop", "arn", {"Name": "tls/shop"})
+        world = World({("secretsmanager", Location(None, REGION)): [secret]})
+        for file in (
+            [pipeline("shop", finds, targets=[fleet])],
+            [pipeline("shop", targets=[fleet]), pipeline("all", finds)],
+        ):
+            assert set(map(str, self.targets(self.follow(*file, world=world)).values())) == {"[]"}
 
     def test_who_names_it_takes_it(self) -> None:
         finds = pipeline("all", self.COVERS)

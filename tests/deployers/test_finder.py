@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from certrail.errors import Superseded
 from certrail.pipelines import Pipelines, load
 from certrail.records import Found
 from certrail.store import found_key
@@ -18,6 +19,7 @@ from deployers.inventory import Inventory
 from deployers.kinds.all import AnyTarget
 from deployers.kinds.cloudfront import Cloudfront
 from sandbox import resources
+from sandbox.calls import Call
 from tests.certrail.bundles import NOW
 from tests.deployers.cloud import ACCOUNT, REGION, Cloud
 from tests.deployers.queues import Queues, route
@@ -455,7 +457,9 @@ class TestWriting:
         told: list[str] = []
         keep(cloud.store, findings, NOW, told.append)
         first = self.written(cloud)
-        assert keep(cloud.store, findings, NOW + timedelta(minutes=1), told.append) == {}
+        # It may have looked for what an earlier file meant, so this one is to look again.
+        failures = keep(cloud.store, findings, NOW + timedelta(minutes=1), told.append)
+        assert isinstance(failures["shop"], Superseded)
         assert self.written(cloud) == first
         # Who did not write it tells nothing.
         assert told == ["shop"]
@@ -573,6 +577,34 @@ class TestTheFunction:
         for _ in range(2):
             finder.handle({}, None)
         assert self.told(cloud) == [("Target Lost", "cloudfront/E1", "has the tag certrail:ignore")]
+
+    def test_what_a_removed_selection_found_is_told(self, cloud: Cloud, estate: Estate) -> None:
+        estate.distribution("E1", "a.shop.example.com")
+        cloud.store.put_pipelines_text(self.TEXT)
+        finder.handle({}, None)
+        cloud.store.put_pipelines_text(SHOP + "      - {type: acm}\n")
+        for _ in range(2):
+            finder.handle({}, None)
+        why = "was found by one that the file does not have any more"
+        assert self.told(cloud) == [("Target Lost", "cloudfront/E1", why)]
+
+    def test_what_was_looked_for_with_an_earlier_file_is_not_kept(
+        self, cloud: Cloud, estate: Estate
+    ) -> None:
+        """The correction of a selection that means too much, pushed while it looks."""
+        estate.distribution("E1", "a.shop.example.com")
+        cloud.store.put_pipelines_text(self.TEXT)
+        narrow = SHOP + "      - {type: acm}\n"
+
+        def meanwhile(call: Call) -> None:
+            if call.operation == "ListDistributions":
+                cloud.server.before.remove(meanwhile)
+                cloud.store.put_pipelines_text(narrow)
+
+        cloud.server.before.append(meanwhile)
+        finder.handle({}, None)
+        assert meanwhile not in cloud.server.before
+        assert cloud.store.read(found_key("shop"), Found) is None
 
     def test_what_another_pipeline_names_is_not_lost(self, cloud: Cloud, estate: Estate) -> None:
         estate.distribution("E1", "a.shop.example.com")

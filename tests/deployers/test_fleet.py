@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from certrail.errors import NotOurs, TargetMissing
-from certrail.records import State
+from certrail.errors import NotOurs, TargetMissing, TargetRefused
+from certrail.records import Record, State
+from certrail.store import record_key
 from certrail.target import Context, Deployed
 from deployers.kinds.fleet import Fleet
+from deployers.looks import SILENT
 from sandbox.calls import READS, Call
+from tests.certrail.bundles import NOW
 from tests.deployers.cloud import ACCOUNT, REGION, Cloud
 from tests.deployers.contract.worlds import fleet
 from tests.fleet.instances import instance, state_manager
@@ -99,6 +104,33 @@ def test_what_somebody_did_to_it_is_repaired(cloud: Cloud, target: Fleet, by_han
     (there,) = associations(cloud)
     same = ours.keys() - {"AssociationId"}
     assert {key: there[key] for key in same} == {key: ours[key] for key in same}
+
+
+def test_state_manager_that_is_busy_is_asked_again(cloud: Cloud, target: Fleet) -> None:
+    cloud.publish()
+    cloud.refuse("CreateAssociation", "TooManyUpdates", "Too many concurrent updates.", 400)
+    error = cloud.settle(target)[target.address]
+    assert isinstance(error, TargetRefused)
+    later = NOW + timedelta(minutes=1)
+    assert cloud.recorded(target).next_attempt == later
+    assert cloud.settle(target, now=later) == {}
+
+
+def test_the_next_certificate_knows_which_instances_were_there(cloud: Cloud, target: Fleet) -> None:
+    cloud.publish()
+    cloud.settle(target)
+    seen = cloud.store.read(record_key("shop", target.address), Record)
+    assert seen
+    assert seen.value.check
+    well = replace(seen.value.check, nodes={"i-1": "serves it"}, came={"i-1": NOW})
+    cloud.store.write(
+        record_key("shop", target.address), replace(seen.value, check=well), Record, seen.etag
+    )
+    cloud.publish()
+    cloud.settle(target)
+    check = cloud.recorded(target).check
+    assert check
+    assert (check.nodes, check.came) == ({"i-1": SILENT}, {"i-1": NOW})
 
 
 def test_without_its_document_it_says_what_to_do(cloud: Cloud, target: Fleet) -> None:

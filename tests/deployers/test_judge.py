@@ -695,7 +695,6 @@ nodes = st.lists(
         st.booleans(),
         fingerprint=st.sampled_from(["", OLD, WANTED]),
         error=st.sampled_from(["", "nginx: [emerg] unexpected end of file"]),
-        since=st.sampled_from([None, NOW - AGAIN]),
     ),
     max_size=30,
     unique_by=lambda node: node.id,
@@ -769,28 +768,39 @@ def test_a_fleet_with_machines_offline_is_asked_every_hour() -> None:
     assert after.check.nodes == {"i-1": "serves it", "i-2": "offline"}
 
 
-def test_a_machine_more_that_serves_nothing_yet_is_given_time() -> None:
+@pytest.mark.parametrize("error", ["", "there is no nginx"])
+def test_a_machine_that_is_new_is_given_an_hour(error: str) -> None:
+    """What is to serve it there may not even be installed; it tries again twice in that time."""
     there = [Node("i-1", online=True, fingerprint=WANTED)]
+    new = Node("i-2", online=True, error=error)
     well = asked(record(), there, 0, NOW)
     tomorrow = NOW + AGAIN
-    more = asked(well, [*there, Node("i-2", online=True)], 0, tomorrow)
+    more = asked(well, [*there, new], 0, tomorrow)
     assert more.state is State.SERVED
     assert more.check is not None
-    assert more.check.until == tomorrow + GRACE
-    late = asked(more, [*there, Node("i-2", online=True)], 0, more.check.until)
+    assert more.check.next == tomorrow + HOUR
+    late = asked(more, [*there, new], 0, tomorrow + HOUR)
+    assert late.check is not None
+    if not error:
+        assert late.state is State.SERVED
+        late = asked(late, [*there, new], 0, late.check.until)
     assert late.state is State.FAILED
-    assert "i-2 said nothing of it yet" in (late.error or "")
+    assert f"i-2{f': {error}' if error else ' said nothing of it yet'}" in (late.error or "")
+
+
+def test_what_was_there_at_the_first_look_is_not_new() -> None:
+    there = [Node("i-1", online=True, fingerprint=WANTED), Node("i-2", online=True, error="no")]
+    assert asked(record(), there, 0, NOW).state is State.FAILED
 
 
 def test_a_fleet_where_machines_come_and_go_is_served() -> None:
-    there = Node("i-1", online=True, fingerprint=WANTED, since=NOW - AGAIN)
-    young = Node("i-2", online=True, since=NOW - MINUTE)
-    after = asked(record(), [there, young], 0, NOW)
-    assert after.check is not None
-    assert (after.state, after.check.next) == (State.SERVED, NOW + HOUR)
-    later = asked(after, [there, young], 0, NOW + GRACE)
-    assert later.check is not None
-    assert later.check.saw == "i-2 said nothing of it yet"
+    there = Node("i-0", online=True, fingerprint=WANTED)
+    after = asked(record(), [there], 0, NOW)
+    for hour in range(1, 30):
+        young = Node(f"i-{hour}", online=True)
+        after = asked(after, [there, young], 0, NOW + hour * HOUR)
+        assert after.check is not None
+        assert (after.state, after.check.came) == (State.SERVED, {young.id: NOW + hour * HOUR})
 
 
 def test_a_few_that_fail_hold_up_no_wave() -> None:

@@ -23,6 +23,7 @@ from deployers import telling
 from deployers.deploy import LEASE, Attempt, drift
 from deployers.held import Behind
 from deployers.kinds.acm import Acm
+from deployers.kinds.cloudfront import Cloudfront
 from deployers.kinds.secretsmanager import Secretsmanager
 from deployers.reached import Reached
 from deployers.selections.cloudfront import CloudfrontSelection
@@ -342,10 +343,11 @@ ROLLOUT = Rollout(
 )
 WHY = Rollback(of="cd34" * 16, generation=6, reason="E1 rings", by="Watcher", at=NOW)
 SELECTION = CloudfrontSelection(covers=True)
+EDGE = Cloudfront(distribution="E1")
 LATE = Behind(RECORD, "aa" * 32, NOW, others=2, soon=NOW)
 TOLD: dict[str, tuple[Callable[[Telling], None], str]] = {
     telling.TARGET_LOST: (
-        lambda t: t.lost("shop", "cloudfront/E1", SELECTION, "has the tag certrail:ignore"),
+        lambda t: t.lost("shop", EDGE, str(SELECTION), "has the tag certrail:ignore"),
         "shop: cloudfront/E1 is no target any more: it has the tag certrail:ignore. Nothing there "
         "is touched, so its certificate is not renewed and expires there. To have it renewed, name "
         "it in pipelines.yaml, or let it be found again by cloudfront `covers`",

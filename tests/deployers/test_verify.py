@@ -3,13 +3,16 @@ servers of our own."""
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dns.exception
@@ -257,6 +260,29 @@ def test_without_time_left_nothing_is_said(cloud: Cloud, way: Network) -> None:
     }
 
 
+def test_where_there_is_not_the_time_for_all_some_are_done_with(
+    cloud: Cloud, way: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all would be looked at again and again, and none of them ever be called served."""
+    bundle = make_bundle(["*.shop.example.com"])
+    there = listener(cloud, bundle)
+    due = [
+        replace(there, server_names=tuple(f"{one}-{name}.shop.example.com" for name in range(5)))
+        for one in range(6)
+    ]
+    clock = itertools.count()
+    ticks = SimpleNamespace(monotonic=lambda: next(clock) / 1000)
+    monkeypatch.setattr(verify, "time", ticks)
+    first = True
+    while due:
+        # A handshake asks for the time three times, and there are 120.
+        seen = look(due, wanted(bundle), way, timedelta(milliseconds=200))
+        left = [each for each in due if verdicts(seen[each]) != {Verdict.GOOD}]
+        assert len(left) < len(due)
+        assert left or not first
+        due, first = left, False
+
+
 # Directly, with servers of our own at `localhost`
 
 
@@ -351,6 +377,35 @@ def test_a_server_that_wants_a_certificate_of_the_clients(
         bad = look([endpoint], another, direct, PATIENCE)[endpoint]
     assert verdicts(good) == {Verdict.GOOD}
     assert verdicts(bad) == {Verdict.UNTRUSTED}
+
+
+def test_a_server_whose_key_is_not_the_certificates(direct: Network, tmp_path: Path) -> None:
+    """As one that signs what no client can verify: it shows the certificate, and nobody gets on."""
+    bundle = make_bundle(["localhost"])
+    pair = tmp_path / "pair.pem"
+    pair.write_text(bundle.private_key.reveal() + bundle.fullchain)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def serve(connection: socket.socket) -> None:
+        heard, says = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(heard, says, server_side=True)
+        heard.write(connection.recv(65536))
+        with suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        words = bytearray(says.read())
+        # Its last message is ServerHelloDone, in a record of its own or in that of the signature.
+        end = words.rindex(b"\x0e\x00\x00\x00")
+        words[end - (8 if words[end - 5] == 22 else 3)] ^= 1
+        connection.sendall(words)
+        connection.recv(100)
+
+    with server(serve) as port:
+        endpoint = Endpoint("localhost", port, ("localhost",))
+        seen = look([endpoint], wanted(bundle), direct, PATIENCE)[endpoint]
+    assert verdicts(seen) == {Verdict.REFUSED}
+    assert "SIGNATURE" in seen[0].text
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,16 @@ WRONG_FILES = {
             f"{TAKEN}",
         ],
     ),
+    "a fleet's secret that another pipeline wants": (
+        FIRST
+        + targets("{type: fleet, name: web, instances: {a: b}, secret: tls/shop}")
+        + SECOND
+        + targets("{type: secretsmanager, name: tls/shop, region: eu-central-1}"),
+        [
+            "11: `secretsmanager/eu-central-1/tls/shop` belongs to pipeline `shop`, on line 7 → "
+            f"{TAKEN}",
+        ],
+    ),
     "readers that could never decrypt": (
         FIRST + targets("{type: secretsmanager, name: tls/shop, readers: ['222222222222']}"),
         [
