@@ -51,7 +51,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from http.client import HTTPException
-from typing import Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 # In seconds.
 COMMAND_TIMEOUT = 60
@@ -450,14 +450,7 @@ def run(command: Sequence[str], what: str) -> None:
     # No pipe: a daemon that the command starts would keep it open.
     with tempfile.TemporaryFile() as output:
         try:
-            done = subprocess.run(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=COMMAND_TIMEOUT,
-                check=False,
-            )
+            status = run_to_its_end(command, output)
         except FileNotFoundError:
             raise Problem(
                 f"{what} could not run: there is no {command[0]}",
@@ -472,11 +465,38 @@ def run(command: Sequence[str], what: str) -> None:
     said = " ".join(text.split())[-OUTPUT_LIMIT:]
     if "PRIVATE KEY" in text:
         said = "what it said has a private key in it, and is not told"
-    if done.returncode != 0:
+    if status != 0:
         raise Problem(
             f"{what} failed ({shlex.join(command)}): {said}",
             "Mend what it says; the certificate before serves until then",
         )
+
+
+def run_to_its_end(command: Sequence[str], output: IO[bytes]) -> int:
+    """Its exit status. A signal that ends this ends the command first: from its start until it is
+    known here, signals have to wait, or it would go on beside the way back."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, Signals.NUMBERS)
+
+    def let_them_come() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        with subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Else the command would never hear of them. There is one thread.
+            preexec_fn=let_them_come,
+        ) as process:
+            try:
+                let_them_come()
+                return process.wait(COMMAND_TIMEOUT)
+            except BaseException:
+                process.kill()
+                raise
+    finally:
+        let_them_come()
 
 
 # What is served

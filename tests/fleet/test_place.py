@@ -132,8 +132,8 @@ def test_one_that_is_ended_in_the_middle_puts_back(machine: Machine) -> None:
         run.send_signal(number)
         gate.open()
         ended = ended_as(run)
-        assert (ended.code, ended.outcome) == (1, "failed")
-        assert ended.error == f"ended by {number.name}"
+        said = (ended.code, ended.outcome, ended.error)
+        assert said == (1, "failed", f"ended by {number.name}")
         assert ended.said["fingerprint"] == machine.fingerprint == installed.fingerprint
     assert machine.versions == [machine.live.resolve().name]
 
