@@ -22,6 +22,7 @@ from certrail.errors import CertrailError, NothingPushed, raise_together
 from certrail.pipelines import Pipeline, Pipelines, load
 from certrail.records import Found, Selected
 from certrail.store import CONFIG_KEY, Store, Versioned, found_key
+from certrail.target import with_needs
 from certrail.telling import put_metrics
 from deployers.find import Followed, look_everywhere, settle
 from deployers.inventory import Inventory
@@ -203,7 +204,7 @@ def tell_lost(
 ) -> None:
     """Tell what the selections of a pipeline find no more. What the file reaches otherwise does not
     expire there."""
-    named = {target.address for each in file.pipelines for target in each.targets}
+    named = {address for each in file.pipelines for address in with_needs(each.targets)}
     found = {
         target.address
         for several in findings.followed.values()

@@ -578,6 +578,18 @@ class TestTheFunction:
             finder.handle({}, None)
         assert self.told(cloud) == [("Target Lost", "cloudfront/E1", "has the tag certrail:ignore")]
 
+    def test_what_a_fleet_reads_by_now_is_not_lost(self, cloud: Cloud) -> None:
+        cloud.client("secretsmanager").create_secret(Name="tls/shop", SecretString="{}")
+        cloud.store.put_pipelines_text(SHOP + "      - {type: secretsmanager, select: '[*]'}\n")
+        finder.handle({}, None)
+        fleet = "      - {type: fleet, name: web, instances: {a: b}, secret: tls/shop}\n"
+        cloud.store.put_pipelines_text(SHOP + fleet)
+        finder.handle({}, None)
+        seen = cloud.store.read(found_key("shop"), Found)
+        assert seen
+        assert seen.value.selections == ()
+        assert self.told(cloud) == []
+
     def test_what_a_removed_selection_found_is_told(self, cloud: Cloud, estate: Estate) -> None:
         estate.distribution("E1", "a.shop.example.com")
         cloud.store.put_pipelines_text(self.TEXT)
