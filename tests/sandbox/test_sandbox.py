@@ -25,9 +25,12 @@ TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 # Deploys the template, starts all its functions, and ends as it is told; says what is there
 # while it runs and what is left.
 PROGRAM = """
-import json, psutil, sys, tempfile, threading, time
+import json, psutil, signal, sys, tempfile, threading, time
 from pathlib import Path
 from sandbox import Sandbox
+
+# Whoever is started in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def say():
     children = psutil.Process().children(recursive=True)
