@@ -69,7 +69,8 @@ def read(
                         if called in {each["AlarmName"], each["AlarmArn"]}:
                             seen[called] = _as_seen(called, each, client, since)
                         else:
-                            why = f"{called} is in an account that `accounts` does not have"
+                            elsewhere = f"{called} is in an account that `accounts` does not have"
+                            seen[called] = Alarm(called, unknown=elsewhere)
         except AwsError as error:
             if error.retryable:
                 raise

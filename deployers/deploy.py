@@ -128,7 +128,7 @@ def deploy_target(
     if record and in_progress(record, now):
         raise _busy(target)
     records = _records_of_needs(store, target, pipeline)
-    if record and current == earlier:
+    if record and earlier:
         # It is to stay as it is, also where what it needs has gone on.
         records = {
             address: _as_bound(each, record) if each.generation > record.generation else each

@@ -184,7 +184,7 @@ def kept(
         if reconcile and holds(record):
             reason = f"{closed}; does it hold {has}?"
             yield Step(target, Action.CHECK, reason, record.needs, record.generation)
-        elif is_broken(record) and (reconcile or is_due(record, now)):
+        elif is_broken(record) and (reconcile or retry_is_due(record, now)):
             reason = f"{closed}; it is to hold {has}, and {record.error or 'does not'}"
             yield Step(target, Action.RETRY, reason, record.needs, record.generation)
 
@@ -216,7 +216,7 @@ def is_broken(record: Record) -> bool:
     return record.repaired is not None and not holds(record)
 
 
-def is_due(record: Record, now: datetime) -> bool:
+def retry_is_due(record: Record, now: datetime) -> bool:
     """Whether an attempt that failed, or never ended, is to be made again by itself."""
     if record.state is State.DEPLOYING:
         return not in_progress(record, now)
@@ -305,7 +305,7 @@ def _action(
             if holds(record):
                 # Nothing is to be deployed: whether AWS still has it can be looked at.
                 return (Action.CHECK if reconcile else Action.FAILED), error
-            if reconcile or is_due(record, now):
+            if reconcile or retry_is_due(record, now):
                 return Action.RETRY, f"failed {record.attempts} times: {error}"
             if record.next_attempt:
                 return Action.WAIT, f"next attempt at {_at(record.next_attempt)}: {error}"

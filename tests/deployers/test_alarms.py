@@ -77,10 +77,11 @@ def test_one_call_for_many(cloud: Cloud) -> None:
 
 
 def test_another_accounts_alarm_is_not_looked_for_among_our_own(cloud: Cloud) -> None:
-    put(cloud, "errors", "OK")
-    arn = f"arn:aws:cloudwatch:{REGION}:222222222222:alarm:errors"
-    unknown = alarms.read([arn], {}, cloud.aws, None)[arn].unknown
-    assert unknown == f"{arn} is in an account that `accounts` does not have"
+    arns = [f"arn:aws:cloudwatch:{REGION}:222222222222:alarm:{name}" for name in ("a", "b")]
+    for name in ("a", "b"):
+        put(cloud, name, "OK")
+    said = [each.unknown for each in alarms.read(arns, {}, cloud.aws, None).values()]
+    assert said == [f"{arn} is in an account that `accounts` does not have" for arn in arns]
 
 
 def test_by_its_arn_in_our_own_account(cloud: Cloud) -> None:

@@ -926,21 +926,34 @@ def test_a_wave_does_not_touch_the_import_that_the_next_one_still_uses(
 # Changes by hand while a wave is awaited
 
 
+def taken_away(cloud: Cloud, listener: str, arn: str) -> str:
+    """Somebody takes an import off a listener. Returns what he gives it instead."""
+    region = listener.split(":")[3]
+    elb = cloud.client("elbv2", region)
+    theirs = resources.imported_certificate(["other.example.net"], region=region)
+    elb.modify_listener(ListenerArn=listener, Certificates=[{"CertificateArn": theirs}])
+    elb.remove_listener_certificates(ListenerArn=listener, Certificates=[{"CertificateArn": arn}])
+    return theirs
+
+
+def certificates(cloud: Cloud, listener: str) -> list[str]:
+    """The default's, and those of the list."""
+    elb = cloud.client("elbv2", listener.split(":")[3])
+    there = elb.describe_listener_certificates(ListenerArn=listener)["Certificates"]
+    return [each["CertificateArn"] for each in there]
+
+
 def test_who_waits_for_its_wave_is_kept_as_it_is(cloud: Cloud, world: World) -> None:
     first = cloud.publish()
     world.run(HOUR)
     cloud.publish()
     world.settle()
     arn = world.held(REST_ADDRESS)
-    elb = cloud.client("elbv2", "us-east-1")
-    theirs = resources.imported_certificate(["other.example.net"])
-    elb.modify_listener(ListenerArn=REST, Certificates=[{"CertificateArn": theirs}])
-    elb.remove_listener_certificates(ListenerArn=REST, Certificates=[{"CertificateArn": arn}])
+    theirs = taken_away(cloud, REST, arn)
     assert world.keep() == {REST_ADDRESS: f"{theirs} was in its place"}
     record = world.record(REST_ADDRESS)
     assert (record.generation, record.fingerprint) == (1, first.fingerprint)
-    certificates = elb.describe_listener_certificates(ListenerArn=REST)["Certificates"]
-    assert [each["CertificateArn"] for each in certificates] == [arn, arn]
+    assert certificates(cloud, REST) == [arn, arn]
     with world.visitor(REST_ADDRESS) as client:
         client.a_round()
         assert client.fingerprints == [first.fingerprint]
@@ -958,9 +971,7 @@ def test_a_repair_that_failed_is_tried_again_before_its_wave(cloud: Cloud, world
     cloud.publish()
     world.settle()
     arn = world.held(REST_ADDRESS)
-    theirs = resources.imported_certificate(["other.example.net"])
-    elb = cloud.client("elbv2", "us-east-1")
-    elb.modify_listener(ListenerArn=REST, Certificates=[{"CertificateArn": theirs}])
+    theirs = taken_away(cloud, REST, arn)
     cloud.refuse("ModifyListener", "CertificateNotFound", "Not yet.", 400)
     with pytest.raises(TargetRefused):
         world.keep()
@@ -968,8 +979,7 @@ def test_a_repair_that_failed_is_tried_again_before_its_wave(cloud: Cloud, world
     assert world.keep(reconcile=False) == {}
     world.now += 2 * MINUTE
     assert world.keep(reconcile=False) == {REST_ADDRESS: f"{theirs} was in its place"}
-    certificates = elb.describe_listener_certificates(ListenerArn=REST)["Certificates"]
-    assert {each["CertificateArn"] for each in certificates} == {arn}
+    assert certificates(cloud, REST) == [arn, arn]
     record = world.record(REST_ADDRESS)
     assert (record.generation, record.fingerprint) == (1, first.fingerprint)
 
@@ -982,13 +992,9 @@ def test_who_waits_is_kept_also_where_its_import_was_replaced(cloud: Cloud, way:
     cloud.publish()
     world.settle()
     assert world.held(CANARY_IMPORT) != arn
-    elb = cloud.client("elbv2")
-    theirs = resources.imported_certificate(["other.example.net"], region="eu-central-1")
-    elb.modify_listener(ListenerArn=NEIGHBOUR, Certificates=[{"CertificateArn": theirs}])
-    elb.remove_listener_certificates(ListenerArn=NEIGHBOUR, Certificates=[{"CertificateArn": arn}])
+    theirs = taken_away(cloud, NEIGHBOUR, arn)
     assert world.keep() == {REST_ADDRESS: f"{theirs} was in its place"}
-    certificates = elb.describe_listener_certificates(ListenerArn=NEIGHBOUR)["Certificates"]
-    assert [each["CertificateArn"] for each in certificates] == [arn, arn]
+    assert certificates(cloud, NEIGHBOUR) == [arn, arn]
     assert world.record(REST_ADDRESS).fingerprint == first.fingerprint
     mark = cloud.server.calls.mark()
     assert world.keep() == {}

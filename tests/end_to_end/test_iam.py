@@ -20,6 +20,7 @@ from cli.plan import plan
 from cli.status import status
 from cli.workspace import issue_here
 from sandbox import Sandbox, resources
+from tests.deployers.cloud import put_alarm
 from tests.end_to_end.conftest import PATIENCE, TEMPLATE, World
 
 EDGE = "222222222222"
@@ -77,16 +78,7 @@ def deployed(sandbox: Sandbox) -> Iterator[Sandbox]:
     keys = there(sandbox, "kms")
     key = keys.create_key()["KeyMetadata"]["KeyId"]
     keys.create_alias(AliasName="alias/tls", TargetKeyId=key)
-    there(sandbox, "cloudwatch").put_metric_alarm(
-        AlarmName="edge-errors",
-        MetricName="5xx",
-        Namespace="edge",
-        Statistic="Sum",
-        Period=60,
-        EvaluationPeriods=1,
-        Threshold=0,
-        ComparisonOperator="GreaterThanThreshold",
-    )
+    put_alarm(there(sandbox, "cloudwatch"), "edge-errors")
     yield sandbox
     sandbox.reset()
 

@@ -6,6 +6,7 @@ from certrail.records import State
 from certrail.store import Current, current_key
 from sandbox.visitor import Visitor
 from tests.certrail.bundles import Authority
+from tests.deployers.cloud import put_alarm
 from tests.end_to_end.conftest import World
 
 
@@ -22,16 +23,7 @@ def publish_bad(world: World) -> Current:
 def test_a_bad_bundle_is_stopped_at_the_first_wave_and_rolled_back(world: World) -> None:
     alarm = f"{world.name}-errors"
     cloudwatch = world.client("cloudwatch")
-    cloudwatch.put_metric_alarm(
-        AlarmName=alarm,
-        MetricName="5xx",
-        Namespace="shop",
-        Statistic="Sum",
-        Period=60,
-        EvaluationPeriods=1,
-        Threshold=0,
-        ComparisonOperator="GreaterThanThreshold",
-    )
+    put_alarm(cloudwatch, alarm)
     text = world.text(
         f"""
         - {{type: listener, listener: '{world.listener}', wave: canary}}
